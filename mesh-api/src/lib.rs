@@ -1,0 +1,15 @@
+//! The ground floor of mesh-rs: everything that a mesh's configuration *is*, before anybody acts on it.
+//!
+//! A reader meets, in this order: [`names`] (what things are called, parsed once), [`diagnostic`] (what we say of a
+//! user's mistake), the kinds as users write them, the text they are read from, and the mesh-wide settings.
+//!
+//! # Invariants
+//! - Nobody below: this crate knows no runtime, no socket, no clock, no Envoy. It must compile in seconds.
+//! - A user's mistake is a [`Diagnostic`], never an `Err` that stops others and never a panic.
+//! - Kinds are *as written*: a field here has the name, the type and the leniency that Istio's CRD has, and no meaning yet.
+
+pub mod diagnostic;
+pub mod names;
+
+pub use diagnostic::{Diagnostic, FieldPath, Location, Severity};
+pub use names::{Hostname, Name, ObjectRef};

@@ -1,0 +1,2 @@
+//! The control plane daemon; filled by the next commits.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Crate root; its essay follows with its content.

@@ -1,0 +1,14 @@
+//! From Kubernetes and Istio objects to Envoy configuration, incrementally.
+//!
+//! The journey of the data is the order of the modules: objects *as written* (`mesh_api`) are lowered to rows *as meant*
+//! ([`model`]) of an immutable [`snapshot`]; builders read rows through a view that remembers what was read, and their
+//! results are kept in one memo for all proxies; [`resource`]s are encoded once; a session decides what a proxy is sent.
+//!
+//! # Invariants
+//! - No clock, no randomness, no I/O, no environment, no spawn outside the `server` feature.
+//! - A builder sees its key and the view, nothing else: no globals, no hand-kept dependency lists, no cache keys.
+//! - A user's mistake never stops a push.
+
+pub mod resource;
+
+pub use resource::{Resource, ResourceSet, TypeUrl};

@@ -1,0 +1,270 @@
+//! What is sent: named, versioned, encoded exactly once and shared by every stream that sends it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use mesh_api::Name;
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+
+/// The xDS types we serve, in the order in which they are pushed (make before break).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum TypeUrl {
+    /// CDS.
+    Cluster,
+    /// EDS.
+    Endpoint,
+    /// LDS.
+    Listener,
+    /// RDS.
+    Route,
+    /// SDS.
+    Secret,
+    /// ECDS.
+    ExtensionConfig,
+}
+
+impl TypeUrl {
+    /// All types, in push order.
+    pub const ALL: [TypeUrl; 6] = [
+        TypeUrl::Cluster,
+        TypeUrl::Endpoint,
+        TypeUrl::Listener,
+        TypeUrl::Route,
+        TypeUrl::Secret,
+        TypeUrl::ExtensionConfig,
+    ];
+    /// The type URL on the wire, e.g. `type.googleapis.com/envoy.config.cluster.v3.Cluster`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            TypeUrl::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            TypeUrl::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            TypeUrl::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            TypeUrl::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            TypeUrl::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            TypeUrl::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+        }
+    }
+    /// The type behind a URL from the wire, `None` for types that we don't serve.
+    pub fn parse(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.as_str() == url)
+    }
+    /// Istio's short name in metrics and debug pages: `cds`, `eds`, `lds`, `rds`, `sds`, `ecds`.
+    pub const fn short(self) -> &'static str {
+        match self {
+            TypeUrl::Cluster => "cds",
+            TypeUrl::Endpoint => "eds",
+            TypeUrl::Listener => "lds",
+            TypeUrl::Route => "rds",
+            TypeUrl::Secret => "sds",
+            TypeUrl::ExtensionConfig => "ecds",
+        }
+    }
+    /// True for types whose wildcard subscription means "all that the server has for me": in xDS, LDS and CDS.
+    pub const fn is_wildcard(self) -> bool {
+        matches!(self, TypeUrl::Cluster | TypeUrl::Listener)
+    }
+}
+
+impl fmt::Display for TypeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One resource, already encoded as one field 2 of a `DeltaDiscoveryResponse`:
+/// `key, length, Resource { name = 3, version = 1, resource = 2: Any }` with the `Any` last, so that the same bytes
+/// also hold the field 2 of a state-of-the-world `DiscoveryResponse` as a tail.
+#[derive(Clone)]
+pub struct Resource {
+    name: Name,
+    version: u64,
+    delta: Bytes,
+    any_at: u32,
+}
+
+impl Resource {
+    /// Encodes a message. Its version is a hash of its bytes: equal content has an equal version on every replica.
+    pub fn encode<M: Message + prost::Name>(name: impl Into<Name>, message: &M) -> Self {
+        Self::from_value(name.into(), &M::type_url(), &message.encode_to_vec())
+    }
+
+    /// Wraps a message that is encoded already.
+    pub fn from_value(name: Name, type_url: &str, value: &[u8]) -> Self {
+        let version = xxhash_rust::xxh3::xxh3_64(value);
+        let version_text = version_text(version);
+        let any_len = bytes_field_len(1, type_url.len()) + bytes_field_len(2, value.len());
+        let body_len =
+            bytes_field_len(3, name.len()) + bytes_field_len(1, version_text.len()) + bytes_field_len(2, any_len);
+        let mut out = BytesMut::with_capacity(bytes_field_len(2, body_len));
+        put_header(&mut out, 2, body_len);
+        put_field(&mut out, 3, name.as_bytes());
+        put_field(&mut out, 1, version_text.as_bytes());
+        let any_at = out.len() as u32;
+        put_header(&mut out, 2, any_len);
+        put_field(&mut out, 1, type_url.as_bytes());
+        put_field(&mut out, 2, value);
+        Self { name, version, delta: out.freeze(), any_at }
+    }
+
+    /// The resource's name within its type.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+    /// The hash of the encoded message.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+    /// The version as it is sent.
+    pub fn version_text(&self) -> String {
+        version_text(self.version)
+    }
+    /// Field 2 of a `DeltaDiscoveryResponse`, header included.
+    pub fn delta_field(&self) -> Bytes {
+        self.delta.clone()
+    }
+    /// Field 2 of a `DiscoveryResponse` (an `Any`), header included.
+    pub fn sotw_field(&self) -> Bytes {
+        self.delta.slice(self.any_at as usize..)
+    }
+    /// The encoded message itself, without `Any` around it.
+    pub fn value(&self) -> Bytes {
+        let mut rest = self.delta.slice(self.any_at as usize..);
+        skip_header(&mut rest);
+        let url_len = skip_header(&mut rest);
+        let mut rest = rest.slice(url_len.min(rest.len())..);
+        skip_header(&mut rest);
+        rest
+    }
+    /// Decodes the message, for explain, debug pages and tests.
+    ///
+    /// # Errors
+    /// When the bytes are not an `M`, which for resources of our own builders means that the type was confused.
+    pub fn decode<M: Message + Default>(&self) -> Result<M, prost::DecodeError> {
+        M::decode(self.value())
+    }
+    /// Bytes on the wire.
+    pub fn encoded_len(&self) -> usize {
+        self.delta.len()
+    }
+}
+
+impl PartialEq for Resource {
+    fn eq(&self, other: &Self) -> bool {
+        self.version == other.version && self.delta == other.delta
+    }
+}
+impl Eq for Resource {}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Resource({:?}@{:016x}, {} bytes)", self.name, self.version, self.delta.len())
+    }
+}
+
+/// A version as it is sent: sixteen hexadecimal digits.
+pub fn version_text(version: u64) -> String {
+    format!("{version:016x}")
+}
+
+fn bytes_field_len(tag: u32, len: usize) -> usize {
+    key_len(tag) + encoded_len_varint(len as u64) + len
+}
+
+fn put_header(out: &mut impl BufMut, tag: u32, len: usize) {
+    encode_key(tag, WireType::LengthDelimited, out);
+    encode_varint(len as u64, out);
+}
+
+fn put_field(out: &mut impl BufMut, tag: u32, value: &[u8]) {
+    put_header(out, tag, value.len());
+    out.put_slice(value);
+}
+
+/// Skips the key and length of a length-delimited field that we encoded ourselves and returns the length.
+fn skip_header(bytes: &mut Bytes) -> usize {
+    let _key = prost::encoding::decode_varint(bytes);
+    prost::encoding::decode_varint(bytes).unwrap_or(0) as usize
+}
+
+/// All resources of one type for one class of proxies, sorted by name, with one version for the whole.
+#[derive(Clone, Default)]
+pub struct ResourceSet {
+    resources: Arc<[Arc<Resource>]>,
+    version: u64,
+}
+
+impl ResourceSet {
+    /// Sorts by name; of two resources with one name the first stays.
+    pub fn new(mut resources: Vec<Arc<Resource>>) -> Self {
+        resources.sort_by(|a, b| a.name.cmp(&b.name));
+        resources.dedup_by(|b, a| a.name == b.name);
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        for r in &resources {
+            hash.update(&r.version.to_le_bytes());
+        }
+        Self { resources: resources.into(), version: hash.digest() }
+    }
+    /// The resources, sorted by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> + DoubleEndedIterator {
+        self.resources.iter()
+    }
+    /// The resources, sorted by name.
+    pub fn as_slice(&self) -> &[Arc<Resource>] {
+        &self.resources
+    }
+    /// The resource of that name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        let at = self.resources.binary_search_by(|r| r.name.as_str().cmp(name)).ok()?;
+        self.resources.get(at)
+    }
+    /// The hash of all versions.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+    /// How many resources.
+    pub fn len(&self) -> usize {
+        self.resources.len()
+    }
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
+    }
+}
+
+impl PartialEq for ResourceSet {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.resources, &other.resources)
+            || (self.version == other.version && self.resources == other.resources)
+    }
+}
+impl Eq for ResourceSet {}
+
+impl fmt::Debug for ResourceSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.resources.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+    use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
+
+    #[test]
+    fn one_encoding_serves_both_protocols() {
+        let cluster = Cluster { name: "outbound|80||a".into(), ..Cluster::default() };
+        let r = Resource::encode("outbound|80||a", &cluster);
+        let delta = DeltaDiscoveryResponse::decode(r.delta_field()).unwrap();
+        let one = &delta.resources[0];
+        assert_eq!((one.name.as_str(), one.version.as_str()), ("outbound|80||a", r.version_text().as_str()));
+        let any = one.resource.clone().unwrap();
+        assert_eq!(any.type_url, TypeUrl::Cluster.as_str());
+        let sotw = DiscoveryResponse::decode(r.sotw_field()).unwrap();
+        assert_eq!(sotw.resources, vec![any]);
+        assert_eq!(r.decode::<Cluster>().unwrap(), cluster);
+    }
+}
