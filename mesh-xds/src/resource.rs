@@ -1,5 +1,7 @@
 //! What is sent: named, versioned, encoded exactly once and shared by every stream that sends it.
 
+mod canonical;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -88,7 +90,10 @@ pub struct Resource {
 impl Resource {
     /// Encodes a message. Its version is a hash of its bytes: equal content has an equal version on every replica.
     pub fn encode<M: Message + prost::Name>(name: impl Into<Name>, message: &M) -> Self {
-        Self::from_value(name.into(), &M::type_url(), &message.encode_to_vec())
+        let mut value = message.encode_to_vec();
+        let type_url = M::type_url();
+        canonical::sort_maps(&type_url, &mut value);
+        Self::from_value(name.into(), &type_url, &value)
     }
 
     /// Wraps a message that is encoded already.
