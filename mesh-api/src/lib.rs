@@ -9,7 +9,11 @@
 //! - Kinds are *as written*: a field here has the name, the type and the leniency that Istio's CRD has, and no meaning yet.
 
 pub mod diagnostic;
+pub mod document;
 pub mod names;
+pub mod object;
 
 pub use diagnostic::{Diagnostic, FieldPath, Location, Severity};
+pub use document::{Document, Parsed};
 pub use names::{Hostname, Name, ObjectRef};
+pub use object::{Kind, Object};

@@ -1,0 +1,3 @@
+//! The crate as its users see it: whole files in, objects and diagnostics out.
+
+mod samples;
