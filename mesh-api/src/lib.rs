@@ -11,7 +11,9 @@
 pub mod diagnostic;
 pub mod document;
 pub mod names;
+pub mod networking;
 pub mod object;
+pub mod types;
 
 pub use diagnostic::{Diagnostic, FieldPath, Location, Severity};
 pub use document::{Document, Parsed};

@@ -1,0 +1,27 @@
+//! The kinds of `networking.istio.io` as users write them: who listens where, which routes there are, how a destination is
+//! reached, what exists outside the cluster and what each proxy gets to see.
+//!
+//! Each served version (v1, v1beta1, v1alpha3) reads into the same Rust type, since their schemas are equal. Types bear the
+//! names of Istio's messages in Rust's spelling; the spec of a kind is `<Kind>Spec`, the object `<Kind>`. No type here knows
+//! a default beyond the zero value, resolves a host or decides between contradicting fields: that is for `lower`, which
+//! turns what is written into what is meant.
+//!
+//! Numbers that protobuf has as `int32` stay signed: that nothing below zero makes sense is for validation to say.
+
+mod destination_rule;
+mod gateway;
+mod service_entry;
+mod sidecar;
+mod virtual_service;
+mod workload;
+
+pub use crate::types::{PortSelector, StringMatch};
+pub use destination_rule::*;
+pub use gateway::*;
+pub use service_entry::*;
+pub use sidecar::*;
+pub use virtual_service::*;
+pub use workload::*;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! ServiceEntry: a service that the cluster's own registry doesn't know, added to the mesh's registry.
+
+use kube::CustomResource;
+
+use super::{WorkloadEntrySpec, WorkloadSelector};
+use crate::types::{AnalysisMessageBase, IstioCondition, IstioStatus, enumeration, message};
+
+message! {
+    /// A service added to the mesh's registry: an external one, or one that runs outside Kubernetes.
+    ///
+    /// ```
+    /// use mesh_api::networking::{Resolution, ServiceEntry};
+    /// // An API on the internet, found by DNS.
+    /// let api: ServiceEntry = serde_json::from_value(serde_json::json!({
+    ///     "apiVersion": "networking.istio.io/v1",
+    ///     "kind": "ServiceEntry",
+    ///     "metadata": {"name": "api", "namespace": "bookinfo"},
+    ///     "spec": {
+    ///         "hosts": ["api.example.com"],
+    ///         "location": "MESH_EXTERNAL",
+    ///         "ports": [{"number": 443, "name": "tls", "protocol": "TLS"}],
+    ///         "resolution": "DNS",
+    ///     },
+    /// }))?;
+    /// assert_eq!(api.spec.resolution, Resolution::Dns);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[derive(CustomResource)]
+    #[kube(
+        group = "networking.istio.io",
+        version = "v1",
+        kind = "ServiceEntry",
+        plural = "serviceentries",
+        shortname = "se",
+        category = "istio-io",
+        category = "networking-istio-io",
+        namespaced,
+        status = "ServiceEntryStatus",
+        derive = "PartialEq",
+        derive = "Default",
+        doc = "A service added to the mesh's registry.",
+        printcolumn(name = "Hosts", type_ = "string", json_path = ".spec.hosts", description = "Hosts of the service."),
+        printcolumn(name = "Location", type_ = "string", json_path = ".spec.location", description = "Whether it is part of the mesh (MESH_EXTERNAL or MESH_INTERNAL)."),
+        printcolumn(name = "Resolution", type_ = "string", json_path = ".spec.resolution", description = "How its endpoints are found (NONE, STATIC or a kind of DNS)."),
+        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
+    )]
+    pub struct ServiceEntrySpec {
+        /// Names of the service: DNS names, which may begin with `*.`.
+        pub hosts: Vec<String>,
+        /// Virtual addresses of the service, as addresses or in CIDR form. Default: assigned by the mesh, or none.
+        pub addresses: Vec<String>,
+        /// Ports of the service.
+        pub ports: Vec<ServicePort>,
+        /// Whether the service is part of the mesh.
+        pub location: Location,
+        /// How a proxy finds the service's addresses.
+        pub resolution: Resolution,
+        /// The workloads that make up the service. Excludes `workload_selector`.
+        pub endpoints: Vec<WorkloadEntrySpec>,
+        /// Pods and WorkloadEntries of this namespace that make up the service.
+        pub workload_selector: Option<WorkloadSelector>,
+        /// Namespaces that see the service: `.` this one, `*` all, or names. Default: the mesh's default, mostly `*`.
+        pub export_to: Vec<String>,
+        /// Names of which the server's certificate must bear one.
+        pub subject_alt_names: Vec<String>,
+    }
+}
+
+message! {
+    /// A port of a service.
+    pub struct ServicePort {
+        /// Its number.
+        pub number: u32,
+        /// HTTP, HTTPS, GRPC, HTTP2, MONGO, TCP or TLS. Default: as the name says, otherwise TCP.
+        pub protocol: String,
+        /// Its name.
+        pub name: String,
+        /// Port of the endpoints. Default: `number`.
+        pub target_port: u32,
+    }
+}
+
+enumeration! {
+    /// Whether a service is part of the mesh.
+    pub enum Location {
+        /// Outside: no mutual TLS by the mesh's certificates, and metrics are the client's.
+        #[default]
+        MeshExternal,
+        /// Inside, though it doesn't run as pods of this cluster.
+        MeshInternal,
+    }
+}
+
+enumeration! {
+    /// How a proxy finds the addresses of a service.
+    pub enum Resolution {
+        /// It doesn't: it connects to the address that the client asked for.
+        #[default]
+        None,
+        /// By the endpoints given.
+        Static,
+        /// By DNS, all answers of which are used.
+        Dns,
+        /// By DNS, with one answer at a time for each new connection.
+        DnsRoundRobin,
+        /// By DNS, of the name in each request; for hosts with a leading `*.`.
+        DynamicDns,
+    }
+}
+
+message! {
+    /// The status of a ServiceEntry.
+    pub struct ServiceEntryStatus {
+        /// The current conditions, at most one of each type.
+        pub conditions: Vec<IstioCondition>,
+        /// What analysis found wrong with the object.
+        pub validation_messages: Vec<AnalysisMessageBase>,
+        /// The `metadata.generation` of which all of this speaks.
+        pub observed_generation: i64,
+        /// Virtual addresses that the mesh assigned.
+        pub addresses: Vec<ServiceEntryAddress>,
+    }
+}
+
+message! {
+    /// A virtual address that the mesh assigned.
+    pub struct ServiceEntryAddress {
+        /// The address.
+        pub value: String,
+        /// The host that it stands for.
+        pub host: String,
+    }
+}
+
+impl From<ServiceEntryStatus> for IstioStatus {
+    /// The part that all kinds share.
+    fn from(status: ServiceEntryStatus) -> Self {
+        Self {
+            conditions: status.conditions,
+            validation_messages: status.validation_messages,
+            observed_generation: status.observed_generation,
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! WorkloadEntry and WorkloadGroup: workloads that are not pods, such as virtual machines, singly and by template.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+
+use crate::types::{IstioStatus, message, oneof};
+
+message! {
+    /// A workload that is not a pod, as an endpoint of the services that select its labels.
+    ///
+    /// ```
+    /// use mesh_api::networking::WorkloadEntry;
+    /// // A virtual machine that a ServiceEntry can select by `app: details`.
+    /// let machine: WorkloadEntry = serde_json::from_value(serde_json::json!({
+    ///     "apiVersion": "networking.istio.io/v1",
+    ///     "kind": "WorkloadEntry",
+    ///     "metadata": {"name": "details-vm", "namespace": "bookinfo"},
+    ///     "spec": {
+    ///         "address": "10.1.2.3",
+    ///         "ports": {"http": 8080},
+    ///         "labels": {"app": "details"},
+    ///         "serviceAccount": "details",
+    ///     },
+    /// }))?;
+    /// assert_eq!(machine.spec.ports["http"], 8080);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[derive(CustomResource)]
+    #[kube(
+        group = "networking.istio.io",
+        version = "v1",
+        kind = "WorkloadEntry",
+        plural = "workloadentries",
+        shortname = "we",
+        category = "istio-io",
+        category = "networking-istio-io",
+        namespaced,
+        status = "IstioStatus",
+        derive = "PartialEq",
+        derive = "Default",
+        doc = "A workload that is not a pod.",
+        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created."),
+        printcolumn(name = "Address", type_ = "string", json_path = ".spec.address", description = "Address of the workload.")
+    )]
+    pub struct WorkloadEntrySpec {
+        /// IP address, DNS name (if the service resolves by DNS) or Unix socket (`unix:///path`). May be empty only in
+        /// another network, where the gateway of that network stands in.
+        pub address: String,
+        /// Ports of the workload by the names of the service's ports. Default: the service's target port or number.
+        pub ports: BTreeMap<String, u32>,
+        /// Labels of the workload.
+        pub labels: BTreeMap<String, String>,
+        /// Network that the workload is in; between networks traffic goes through gateways. Default: the mesh's.
+        pub network: String,
+        /// Where the workload runs, as `region/zone/subzone`.
+        pub locality: String,
+        /// Share of the load in proportion to the other endpoints. Default: 1, which 0 stands for too.
+        pub weight: u32,
+        /// Service account in this namespace whose identity the workload has.
+        pub service_account: String,
+    }
+}
+
+message! {
+    /// A template for workloads that register themselves.
+    ///
+    /// ```
+    /// use mesh_api::networking::{HealthCheckMethod, WorkloadGroup};
+    /// // Machines that join as `details` and count as healthy while /health answers.
+    /// let group: WorkloadGroup = serde_json::from_value(serde_json::json!({
+    ///     "apiVersion": "networking.istio.io/v1",
+    ///     "kind": "WorkloadGroup",
+    ///     "metadata": {"name": "details", "namespace": "bookinfo"},
+    ///     "spec": {
+    ///         "metadata": {"labels": {"app": "details"}},
+    ///         "template": {"serviceAccount": "details"},
+    ///         "probe": {"periodSeconds": 5, "httpGet": {"path": "/health", "port": 8080}},
+    ///     },
+    /// }))?;
+    /// let probe = group.spec.probe.unwrap_or_default();
+    /// assert!(matches!(probe.health_check_method, Some(HealthCheckMethod::HttpGet(check)) if check.port == 8080));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[derive(CustomResource)]
+    #[kube(
+        group = "networking.istio.io",
+        version = "v1",
+        kind = "WorkloadGroup",
+        plural = "workloadgroups",
+        shortname = "wg",
+        category = "istio-io",
+        category = "networking-istio-io",
+        namespaced,
+        status = "IstioStatus",
+        derive = "PartialEq",
+        derive = "Default",
+        doc = "A template for workloads that register themselves.",
+        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
+    )]
+    pub struct WorkloadGroupSpec {
+        /// Labels and annotations of the WorkloadEntries made from the template.
+        pub metadata: Option<WorkloadGroupMetadata>,
+        /// What the WorkloadEntries say, address aside.
+        pub template: WorkloadEntrySpec,
+        /// How a workload's agent finds out whether it is healthy. Default: it always is.
+        pub probe: Option<ReadinessProbe>,
+    }
+}
+
+message! {
+    /// Labels and annotations of the objects made from a template.
+    pub struct WorkloadGroupMetadata {
+        /// Labels.
+        pub labels: BTreeMap<String, String>,
+        /// Annotations.
+        pub annotations: BTreeMap<String, String>,
+    }
+}
+
+message! {
+    /// How it is found out whether a workload is healthy.
+    pub struct ReadinessProbe {
+        /// Seconds before the first check. Default: 0.
+        pub initial_delay_seconds: i32,
+        /// Seconds that a check may take. Default: 1, which 0 stands for too.
+        pub timeout_seconds: i32,
+        /// Seconds between checks. Default: 10, which 0 stands for too.
+        pub period_seconds: i32,
+        /// Successes in a row after which an unhealthy workload is healthy. Default: 1, which 0 stands for too.
+        pub success_threshold: i32,
+        /// Failures in a row after which a healthy workload is unhealthy. Default: 3, which 0 stands for too.
+        pub failure_threshold: i32,
+        oneof {
+            /// The check.
+            pub health_check_method: HealthCheckMethod,
+        }
+    }
+}
+
+oneof! {
+    /// A way to check a workload's health.
+    pub enum HealthCheckMethod {
+        /// A GET request that must be answered with 200 to 399.
+        "httpGet" => HttpGet(HttpHealthCheckConfig),
+        /// A TCP connection that must be accepted.
+        "tcpSocket" => TcpSocket(TcpHealthCheckConfig),
+        /// A command that must exit with 0.
+        "exec" => Exec(ExecHealthCheckConfig),
+        /// A call of `grpc.health.v1.Health/Check` that must answer SERVING.
+        "grpc" => Grpc(GrpcHealthCheckConfig),
+    }
+}
+
+message! {
+    /// A health check by HTTP.
+    pub struct HttpHealthCheckConfig {
+        /// Path to ask for. Default: `/`.
+        pub path: String,
+        /// Port to ask.
+        pub port: u32,
+        /// Host to ask, and to name in the request. Default: the workload's own address.
+        pub host: String,
+        /// `HTTP` or `HTTPS`. Default: `HTTP`.
+        pub scheme: String,
+        /// Further headers, repetitions allowed.
+        pub http_headers: Vec<HttpHeader>,
+    }
+}
+
+message! {
+    /// A header of a health check.
+    pub struct HttpHeader {
+        /// Its name.
+        pub name: String,
+        /// Its value.
+        pub value: String,
+    }
+}
+
+message! {
+    /// A health check by TCP.
+    pub struct TcpHealthCheckConfig {
+        /// Host to connect to. Default: localhost.
+        pub host: String,
+        /// Port to connect to.
+        pub port: u32,
+    }
+}
+
+message! {
+    /// A health check by command.
+    pub struct ExecHealthCheckConfig {
+        /// The command and its arguments; no shell in between.
+        pub command: Vec<String>,
+    }
+}
+
+message! {
+    /// A health check by gRPC.
+    pub struct GrpcHealthCheckConfig {
+        /// Port to ask.
+        pub port: u32,
+        /// Service to ask about. Default: the server as a whole.
+        pub service: String,
+    }
+}

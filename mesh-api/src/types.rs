@@ -1,0 +1,19 @@
+//! The few shapes that all kinds share: durations, string matches, selectors, status, and the reading rules of protobuf
+//! JSON, in which every Istio kind is written.
+//!
+//! The rules, kept in one place so that no kind has its own idea of them: an absent field, a `null` and the field's zero
+//! value are the same thing; numbers may be written as text; at most one arm of a `oneof` may be set; unknown fields are
+//! skipped here (who reads documents names them). What breaks a rule is a deserialisation error that says what would have
+//! been accepted. Nothing here may guess or repair.
+
+mod duration;
+pub(crate) mod message;
+mod selector;
+mod status;
+mod string_match;
+
+pub use duration::{Duration, ParseDurationError};
+pub(crate) use message::{enumeration, message, oneof};
+pub use selector::{PolicyTargetReference, PortSelector, WorkloadSelector};
+pub use status::{AnalysisMessageBase, AnalysisMessageLevel, AnalysisMessageType, IstioCondition, IstioStatus};
+pub use string_match::StringMatch;
