@@ -43,32 +43,79 @@ enum Pending<'a> {
     Merge,
 }
 
-struct Composer<'a> {
+struct Composer<'a, 'm> {
     stack: Vec<Frame<'a>>,
     anchors: HashMap<usize, Node<'a>>,
     nodes: usize,
     aliased: usize,
     first_line: u32,
+    moved: &'m [usize],
 }
 
 /// Reads the YAML documents of one piece of text whose first line is line `first_line` of its file. Documents before
 /// an error are kept; what comes after it in this piece is lost. Empty documents are left out.
 pub(super) fn compose(text: &str, first_line: u32) -> Vec<Result<Node<'_>, Refusal>> {
+    match once(text, first_line, &[]) {
+        (out, None) => out,
+        (out, Some(line)) => relaxed(text, first_line, line).unwrap_or(out),
+    }
+}
+
+/// The parser keeps to YAML's letter: a flow collection's closing bracket must stand deeper than its parent. Kubernetes'
+/// reader accepts it anywhere, and manifests are written so. White space says nothing there, so the offending lines are
+/// moved to the right, one at a time, within a budget.
+fn relaxed(text: &str, first_line: u32, mut line: usize) -> Option<Vec<Result<Node<'static>, Refusal>>> {
+    let mut budget = MAX_RELAXED;
+    let mut moved = Vec::new();
+    loop {
+        budget = budget.checked_sub(text.len().max(1 << 12))?;
+        match moved.binary_search(&line) {
+            Ok(_) => return None,
+            Err(at) => moved.insert(at, line),
+        }
+        let mut shifted = String::with_capacity(text.len() + moved.len() * SHIFT.len());
+        for (index, row) in text.split_inclusive('\n').enumerate() {
+            if moved.binary_search(&(index + 1)).is_ok() {
+                shifted.push_str(SHIFT);
+            }
+            shifted.push_str(row);
+        }
+        match once(&shifted, first_line, &moved) {
+            (out, None) => {
+                return Some(out.into_iter().map(|document| document.map(Node::into_owned)).collect());
+            }
+            (_, Some(next)) => line = next,
+        }
+    }
+}
+
+/// Deeper than any indentation that [`MAX_DEPTH`] levels would have.
+const SHIFT: &str = match std::str::from_utf8(&[b' '; 512]) {
+    Ok(spaces) => spaces,
+    Err(_) => "",
+};
+/// How many bytes may be read again for the sake of brackets that stand too far left.
+const MAX_RELAXED: usize = 8 << 20;
+
+/// The documents, and the line (of the piece) of a bracket that stands too far left.
+fn once<'a>(text: &'a str, first_line: u32, moved: &[usize]) -> (Vec<Result<Node<'a>, Refusal>>, Option<usize>) {
     let mut out = Vec::new();
-    let mut composer = Composer { stack: Vec::new(), anchors: HashMap::new(), nodes: 0, aliased: 0, first_line };
+    let mut composer = Composer { stack: Vec::new(), anchors: HashMap::new(), nodes: 0, aliased: 0, first_line, moved };
     let mut parser = Parser::new_from_str(text);
+    let mut too_far_left = None;
     while let Some(next) = parser.next_event() {
         let step = match next {
             Ok((Event::StreamEnd, _)) => break,
             Ok((event, span)) => composer.event(event, &span),
             Err(error) => {
+                too_far_left = matches!(error.info(), "invalid indentation" | "invalid indentation in flow construct")
+                    .then(|| error.marker().line());
                 let mark = composer.mark(error.marker().line(), error.marker().col());
                 Err(Refusal::new("InvalidYAML", mark, format!("not YAML: {}", error.info())))
             }
         };
         match step {
-            Ok(None) => {}
-            Ok(Some(Node { value: Value::Null, .. })) => {}
+            Ok(None | Some(Node { value: Value::Null, .. })) => {}
             Ok(Some(document)) => out.push(Ok(document)),
             Err(refusal) => {
                 out.push(Err(refusal));
@@ -76,11 +123,13 @@ pub(super) fn compose(text: &str, first_line: u32) -> Vec<Result<Node<'_>, Refus
             }
         }
     }
-    out
+    (out, too_far_left)
 }
 
-impl<'a> Composer<'a> {
+impl<'a> Composer<'a, '_> {
     fn mark(&self, line: usize, column: usize) -> Mark {
+        let moved = if self.moved.binary_search(&line).is_ok() { SHIFT.len() } else { 0 };
+        let column = column.saturating_sub(moved);
         let line = u32::try_from(line.saturating_sub(1)).unwrap_or(u32::MAX);
         Mark {
             line: self.first_line.saturating_add(line),
@@ -308,7 +357,7 @@ fn resolve<'a>(text: Cow<'a, str>, plain: bool, tag: Option<&Tag>, mark: Mark) -
 
 fn collection_tag(tag: Option<&Tag>, own: &str, mark: Mark) -> Result<(), Refusal> {
     match tag {
-        Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix == own) && !tag.suffix.is_empty() => {
+        Some(tag) if !(tag.suffix.is_empty() || tag.is_yaml_core_schema() && tag.suffix == own) => {
             Err(unknown_tag(tag, mark))
         }
         _ => Ok(()),

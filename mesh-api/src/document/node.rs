@@ -123,6 +123,28 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The same, borrowing nothing.
+    pub fn into_owned(self) -> Node<'static> {
+        let value = match self.value {
+            Value::Null => Value::Null,
+            Value::Bool(b) => Value::Bool(b),
+            Value::Int(i) => Value::Int(i),
+            Value::Uint(u) => Value::Uint(u),
+            Value::Float(f) => Value::Float(f),
+            Value::String(text) => Value::String(Cow::Owned(text.into_owned())),
+            Value::Sequence(items) => Value::Sequence(items.into_iter().map(Node::into_owned).collect()),
+            Value::Mapping(entries) => Value::Mapping(
+                entries
+                    .into_iter()
+                    .map(|(key, node)| {
+                        (Key { text: Cow::Owned(key.text.into_owned()), mark: key.mark }, node.into_owned())
+                    })
+                    .collect(),
+            ),
+        };
+        Node { value, mark: self.mark }
+    }
+
     /// The same as a JSON value.
     pub fn to_json(&self) -> Json {
         match &self.value {
