@@ -11,6 +11,7 @@ use super::{Kind, NotAnObject, Other, place};
 use crate::Name;
 use crate::document::Node;
 use crate::document::de::{self, Unknown};
+use crate::networking;
 
 macro_rules! kinds {
     ($($variant:ident: $type:ty = $group:literal / $kind:literal $versions:tt $scope:ident as $name:literal;)*) => {
@@ -88,6 +89,20 @@ kinds! {
     Job: batch::Job = "batch" / "Job" ["v1"] namespaced as "Job";
     CronJob: batch::CronJob = "batch" / "CronJob" ["v1"] namespaced as "CronJob";
     Ingress: ingress::Ingress = "networking.k8s.io" / "Ingress" ["v1"] namespaced as "Ingress";
+    VirtualService: networking::VirtualService =
+        "networking.istio.io" / "VirtualService" ["v1", "v1beta1", "v1alpha3"] namespaced as "VirtualService";
+    DestinationRule: networking::DestinationRule =
+        "networking.istio.io" / "DestinationRule" ["v1", "v1beta1", "v1alpha3"] namespaced as "DestinationRule";
+    Gateway: networking::Gateway =
+        "networking.istio.io" / "Gateway" ["v1", "v1beta1", "v1alpha3"] namespaced as "Gateway";
+    ServiceEntry: networking::ServiceEntry =
+        "networking.istio.io" / "ServiceEntry" ["v1", "v1beta1", "v1alpha3"] namespaced as "ServiceEntry";
+    WorkloadEntry: networking::WorkloadEntry =
+        "networking.istio.io" / "WorkloadEntry" ["v1", "v1beta1", "v1alpha3"] namespaced as "WorkloadEntry";
+    WorkloadGroup: networking::WorkloadGroup =
+        "networking.istio.io" / "WorkloadGroup" ["v1", "v1beta1", "v1alpha3"] namespaced as "WorkloadGroup";
+    Sidecar: networking::Sidecar =
+        "networking.istio.io" / "Sidecar" ["v1", "v1beta1", "v1alpha3"] namespaced as "Sidecar";
     GatewayClass: gateway_api::gatewayclasses::GatewayClass =
         "gateway.networking.k8s.io" / "GatewayClass" ["v1", "v1beta1"] cluster as "GatewayClass";
     KubernetesGateway: gateway_api::gateways::Gateway =
