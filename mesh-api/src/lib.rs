@@ -10,6 +10,7 @@
 
 pub mod diagnostic;
 pub mod document;
+pub mod mesh;
 pub mod names;
 pub mod networking;
 pub mod object;

@@ -9,9 +9,27 @@
 //! - A builder sees its key and the view, nothing else: no globals, no hand-kept dependency lists, no cache keys.
 //! - A user's mistake never stops a push.
 
-pub mod explain;
+pub mod build;
+pub mod class;
+pub mod endpoints;
 #[cfg(feature = "json")]
 pub mod json;
+mod lower;
+pub mod memo;
+pub mod model;
+mod net;
+pub mod proxy;
 pub mod resource;
+pub mod scope;
+mod shared;
+pub mod snapshot;
+pub mod view;
 
+pub use class::Class;
+pub use memo::{Memo, Query};
+pub use net::Cidr;
+pub use proxy::Proxy;
 pub use resource::{Resource, ResourceSet, TypeUrl};
+pub use shared::Shared;
+pub use snapshot::{Change, Snapshot};
+pub use view::View;

@@ -1,0 +1,74 @@
+//! What holds for the whole mesh.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mesh_api::Name;
+use mesh_api::mesh::MeshConfig;
+
+/// Mesh-wide settings: MeshConfig, and what istiod takes from flags and environment.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// MeshConfig with its defaults.
+    pub mesh: Arc<MeshConfig>,
+    /// The DNS domain of the cluster, `cluster.local`.
+    pub domain: Name,
+    /// The namespace of mesh-wide configuration, `istio-system`.
+    pub root_namespace: Name,
+    /// This cluster's name, `Kubernetes`.
+    pub cluster_id: Name,
+    /// Control-plane features by their istiod environment names.
+    pub features: Features,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mesh: Arc::new(MeshConfig::default()),
+            domain: "cluster.local".into(),
+            root_namespace: "istio-system".into(),
+            cluster_id: "Kubernetes".into(),
+            features: Features::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// The host of a Kubernetes Service: `name.namespace.svc.domain`.
+    pub fn service_host(&self, name: &str, namespace: &str) -> mesh_api::Hostname {
+        format!("{name}.{namespace}.svc.{}", self.domain).into()
+    }
+
+    /// Istio's `ResolveShortnameToFQDN`: a host without dots means the Service of that name in the object's namespace.
+    pub fn resolve_short_name(&self, host: &str, namespace: &str) -> mesh_api::Hostname {
+        if host == "*" || host.contains('.') || host.is_empty() {
+            host.into()
+        } else {
+            self.service_host(host, namespace)
+        }
+    }
+}
+
+/// istiod's feature flags by their environment names. A flag that was not set has the default that its reader names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Features(BTreeMap<String, String>);
+
+impl Features {
+    /// Flags as set: `{"PILOT_ENABLE_IP_AUTOALLOCATE": "false"}`.
+    pub fn new(set: BTreeMap<String, String>) -> Self {
+        Self(set)
+    }
+    /// A boolean flag, as Go's `strconv.ParseBool` reads it; the default when unset or not a boolean.
+    pub fn flag(&self, name: &str, default: bool) -> bool {
+        match self.0.get(name).map(String::as_str) {
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
+            _ => default,
+        }
+    }
+    /// A flag as text.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}

@@ -1,0 +1,296 @@
+//! What a group of proxies may see: the Sidecar that applies, the services and virtual services of each of its egress
+//! listeners, and the services of all of them together.
+
+mod import;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mesh_api::{Hostname, Name};
+use rustc_hash::FxHashMap;
+
+use crate::class::Client;
+use crate::memo::Query;
+use crate::model::virtual_service::VirtualService;
+use crate::model::{
+    EgressListener, HostKey, HostSelector, InNamespace, Labels, Service, Settings, Visibility, selects,
+};
+use crate::proxy::ProxyType;
+use crate::shared::Shared;
+use crate::view::View;
+
+/// The gateway name that means sidecars.
+pub const MESH: &str = "mesh";
+
+/// All services, by who may see them. One pass over the table for all that follows.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct ServiceIndex;
+
+/// What [`ServiceIndex`] knows.
+#[derive(PartialEq, Default)]
+struct Services {
+    /// By defining namespace.
+    of: BTreeMap<Name, Vec<Shared<Service>>>,
+    /// Visible everywhere, oldest first.
+    public: Vec<Shared<Service>>,
+    /// Visible in some namespaces only, oldest first.
+    limited: BTreeMap<Name, Vec<Shared<Service>>>,
+}
+
+impl Query for ServiceIndex {
+    type Out = Services;
+    fn run(&self, view: &View<'_>) -> Services {
+        let settings = settings(view);
+        let mut out = Services::default();
+        for (_, row) in view.all(|s| &s.services) {
+            let service = Shared::from(row);
+            match visibility(&service, &settings) {
+                Visibility::Public | Visibility::Default => out.public.push(service.clone()),
+                Visibility::Nobody => {}
+                Visibility::Namespaces(list) => {
+                    for namespace in list {
+                        out.limited.entry(namespace).or_default().push(service.clone());
+                    }
+                }
+            }
+            out.of.entry(service.namespace.clone()).or_default().push(service);
+        }
+        let by_age = |list: &mut Vec<Shared<Service>>| list.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
+        out.of.values_mut().for_each(by_age);
+        out.limited.values_mut().for_each(by_age);
+        by_age(&mut out.public);
+        out
+    }
+}
+
+fn visibility(service: &Service, settings: &Settings) -> Visibility {
+    service.export_to.or_default(&settings.mesh.default_service_export_to, &service.namespace)
+}
+
+/// True when proxies of the namespace may see the service.
+pub(crate) fn is_visible(service: &Service, namespace: &str, settings: &Settings) -> bool {
+    visibility(service, settings).allows(namespace)
+}
+
+/// The settings in force.
+pub fn settings<'v>(view: &View<'v>) -> Arc<Settings> {
+    view.row(|s| &s.settings, &()).cloned().unwrap_or_default()
+}
+
+/// The services that a namespace defines, oldest first.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ServicesIn(pub Name);
+
+impl Query for ServicesIn {
+    type Out = Vec<Shared<Service>>;
+    fn run(&self, view: &View<'_>) -> Vec<Shared<Service>> {
+        view.get(&ServiceIndex).of.get(&self.0).cloned().unwrap_or_default()
+    }
+}
+
+/// The services that a namespace may see: those exported to it by name first, then the public ones, each oldest first.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct VisibleServices(pub Name);
+
+impl Query for VisibleServices {
+    type Out = Vec<Shared<Service>>;
+    fn run(&self, view: &View<'_>) -> Vec<Shared<Service>> {
+        let index = view.get(&ServiceIndex);
+        let mut out = index.limited.get(&self.0).cloned().unwrap_or_default();
+        out.extend(index.public.iter().cloned());
+        out
+    }
+}
+
+/// The Sidecar that applies to a workload, rule 9: by selector (oldest), of its namespace without selector, of the root
+/// namespace without selector.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct SidecarFor {
+    /// The workload's namespace.
+    pub namespace: Name,
+    /// The workload's labels.
+    pub labels: Labels,
+}
+
+impl Query for SidecarFor {
+    type Out = Option<InNamespace>;
+    fn run(&self, view: &View<'_>) -> Option<InNamespace> {
+        let own: Vec<_> = view.bucket(|s| &s.sidecars, &self.namespace).collect();
+        let oldest = |with_selector: bool| {
+            own.iter()
+                .filter(|(_, s)| s.selector.is_empty() != with_selector && selects(&s.selector, &self.labels))
+                .min_by_key(|(key, s)| (s.created, &key.name))
+                .map(|(key, _)| (*key).clone())
+        };
+        oldest(true).or_else(|| oldest(false)).or_else(|| {
+            let root = settings(view).root_namespace.clone();
+            view.bucket(|s| &s.sidecars, &root)
+                .filter(|(_, s)| s.selector.is_empty())
+                .min_by_key(|(key, s)| (s.created, &key.name))
+                .map(|(key, _)| key.clone())
+        })
+    }
+}
+
+/// The scope of a group of proxies: [`Scope::of`] a client.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ScopeOf {
+    /// The proxies' namespace.
+    pub namespace: Name,
+    /// The Sidecar that applies.
+    pub sidecar: Option<InNamespace>,
+    /// Gateways and waypoints see everything that is exported to them, and no virtual services of the mesh.
+    pub gateway: bool,
+}
+
+impl ScopeOf {
+    /// The scope of a client.
+    pub fn client(client: &Client) -> Self {
+        Self {
+            namespace: client.namespace.clone(),
+            sidecar: client.sidecar.clone(),
+            gateway: client.kind != ProxyType::Sidecar,
+        }
+    }
+}
+
+/// What a group of proxies may see.
+#[derive(PartialEq, Debug, Default)]
+pub struct Scope {
+    /// The services of all listeners together, one a host; services of one host are merged as Istio does.
+    pub services: Vec<Shared<Service>>,
+    /// Where in `services` a host is.
+    by_host: FxHashMap<Hostname, usize>,
+    /// The egress listeners; the catch-all listener is the one without a port, and there is always at least one listener.
+    pub listeners: Vec<ScopedListener>,
+}
+
+impl Scope {
+    /// The service of that host.
+    pub fn service(&self, host: &Hostname) -> Option<&Shared<Service>> {
+        self.services.get(*self.by_host.get(host)?)
+    }
+}
+
+/// An egress listener with what it selects.
+#[derive(PartialEq, Debug)]
+pub struct ScopedListener {
+    /// Its definition.
+    pub listener: EgressListener,
+    /// The services that it selects. Of one host there may be several, all of one namespace.
+    pub services: Vec<Shared<Service>>,
+    /// The virtual services that it selects, in the order in which they win.
+    pub virtual_services: Vec<Shared<VirtualService>>,
+}
+
+impl Query for ScopeOf {
+    type Out = Scope;
+
+    fn run(&self, view: &View<'_>) -> Scope {
+        let visible = view.get(&VisibleServices(self.namespace.clone()));
+        if self.gateway {
+            let mut imported = import::Imported::default();
+            visible.iter().for_each(|s| imported.add(s));
+            let (services, by_host) = imported.into_parts();
+            let everything = EgressListener { port: None, bind: Name::default(), no_capture: false, hosts: Vec::new() };
+            let listeners =
+                vec![ScopedListener { listener: everything, services: services.clone(), virtual_services: Vec::new() }];
+            return Scope { services, by_host, listeners };
+        }
+        let virtual_services =
+            view.get(&VirtualServicesFor { namespace: self.namespace.clone(), gateway: MESH.into() });
+        let sidecar = self.sidecar.as_ref().and_then(|key| view.row(|s| &s.sidecars, key));
+        let everything = [EgressListener {
+            port: None,
+            bind: Name::default(),
+            no_capture: false,
+            hosts: vec![HostSelector::everything()],
+        }];
+        let egress = match sidecar {
+            Some(sidecar) if !sidecar.egress.is_empty() => sidecar.egress.as_slice(),
+            _ => &everything,
+        };
+        let listeners: Vec<ScopedListener> = egress
+            .iter()
+            .map(|listener| import::select(listener, &self.namespace, &visible, &virtual_services))
+            .collect();
+        let (services, by_host) = import::collect(view, &self.namespace, &listeners);
+        Scope { services, by_host, listeners }
+    }
+}
+
+/// Virtual services with their delegates merged in, by who may see them.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct VirtualServiceIndex;
+
+impl Query for VirtualServiceIndex {
+    type Out = Vec<(Visibility, Shared<VirtualService>)>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let settings = settings(view);
+        let visibility = |vs: &VirtualService| {
+            vs.export_to.or_default(&settings.mesh.default_virtual_service_export_to, &vs.namespace)
+        };
+        let mut out: Vec<_> = view
+            .all(|s| &s.virtual_services)
+            .filter(|(_, vs)| !vs.is_delegate())
+            .map(|(_, vs)| (visibility(vs), merged(view, vs, &settings)))
+            .collect();
+        out.sort_by(|(_, a), (_, b)| a.order().cmp(&b.order()));
+        out
+    }
+}
+
+/// A root VirtualService with its delegates' rules; one without delegates is itself.
+fn merged(view: &View<'_>, vs: &Arc<VirtualService>, settings: &Settings) -> Shared<VirtualService> {
+    use crate::model::virtual_service::{HttpAction, delegate};
+    let delegates = |key: &InNamespace| match view.row(|s| &s.virtual_services, key) {
+        None => delegate::Found::Missing,
+        Some(found) => {
+            let to = found.export_to.or_default(&settings.mesh.default_virtual_service_export_to, &found.namespace);
+            if to.allows(&vs.namespace) { delegate::Found::Delegate(found) } else { delegate::Found::NotExported }
+        }
+    };
+    if vs.http.iter().any(|rule| matches!(rule.action, HttpAction::Delegate(_))) {
+        Shared::new(delegate::merge(vs, delegates).0)
+    } else {
+        Shared::from(vs)
+    }
+}
+
+/// The virtual services of a gateway (or of the mesh) that a namespace may see, rule 5 and 6: those of the namespace that
+/// only it may see, those exported to it, the public ones; each oldest first.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct VirtualServicesFor {
+    /// The proxies' namespace.
+    pub namespace: Name,
+    /// `namespace/name` of a Gateway, or [`MESH`].
+    pub gateway: Name,
+}
+
+impl Query for VirtualServicesFor {
+    type Out = Vec<Shared<VirtualService>>;
+    fn run(&self, view: &View<'_>) -> Vec<Shared<VirtualService>> {
+        let index = view.get(&VirtualServiceIndex);
+        let rank = |visibility: &Visibility, vs: &VirtualService| match visibility {
+            Visibility::Nobody => None,
+            Visibility::Public | Visibility::Default => Some(2),
+            Visibility::Namespaces(list) if !list.contains(&self.namespace) => None,
+            Visibility::Namespaces(list) if list.len() == 1 && vs.namespace == self.namespace => Some(0),
+            Visibility::Namespaces(_) => Some(1),
+        };
+        let mut out: Vec<(u8, &Shared<VirtualService>)> = index
+            .iter()
+            .filter(|(_, vs)| vs.is_on(&self.gateway))
+            .filter_map(|(visibility, vs)| Some((rank(visibility, vs)?, vs)))
+            .collect();
+        out.sort_by_key(|(rank, _)| *rank);
+        out.into_iter().map(|(_, vs)| vs.clone()).collect()
+    }
+}
+
+/// All services of one host and namespace, the one that counts first: Kubernetes before others, then the oldest.
+pub(crate) fn of_host(view: &View<'_>, key: &HostKey) -> Vec<Shared<Service>> {
+    let mut out: Vec<Shared<Service>> = view.bucket(|s| &s.services, key).map(|(_, s)| Shared::from(s)).collect();
+    out.sort_by(|a, b| a.registry.cmp(&b.registry).then_with(|| a.age_order().cmp(&b.age_order())));
+    out
+}
