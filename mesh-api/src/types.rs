@@ -13,7 +13,7 @@ mod status;
 mod string_match;
 
 pub use duration::{Duration, ParseDurationError};
-pub(crate) use message::{enumeration, message, oneof};
+pub(crate) use message::{enumeration, message};
 pub use selector::{PolicyTargetReference, PortSelector, WorkloadSelector};
 pub use status::{AnalysisMessageBase, AnalysisMessageLevel, AnalysisMessageType, IstioCondition, IstioStatus};
 pub use string_match::StringMatch;

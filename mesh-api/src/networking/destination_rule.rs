@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::CustomResource;
 
 use crate::types::{
-    Duration, IstioStatus, PortSelector, WorkloadSelector as TypeWorkloadSelector, enumeration, message, oneof,
+    Duration, IstioStatus, PortSelector, WorkloadSelector as TypeWorkloadSelector, enumeration, message,
 };
 
 mod load_balancer;

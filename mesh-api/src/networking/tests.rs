@@ -92,12 +92,12 @@ fn a_oneof_reports_contradictions_and_wrong_values() {
     assert!(error.contains("`simple` and `consistentHash` exclude each other"), "{error}");
     assert_eq!(
         refusal::<LoadBalancerSettings>(json!({"consistentHash": {"httpCookie": {"name": "c", "ttl": "1 day"}}})),
-        ".: consistentHash: httpCookie.ttl: invalid duration \"1 day\", expected a number with a unit \
+        "consistentHash.httpCookie.ttl: invalid duration \"1 day\", expected a number with a unit \
          (h, m, s, ms, us, ns) such as 1.5s or 1h30m"
     );
     assert_eq!(
         refusal::<LoadBalancerSettings>(json!({"simple": "RANDOMLY"})),
-        ".: simple: unknown variant `RANDOMLY`, expected one of `UNSPECIFIED`, `LEAST_CONN`, `RANDOM`, `PASSTHROUGH`, \
+        "simple: unknown variant `RANDOMLY`, expected one of `UNSPECIFIED`, `LEAST_CONN`, `RANDOM`, `PASSTHROUGH`, \
          `ROUND_ROBIN`, `LEAST_REQUEST`"
     );
     assert_eq!(

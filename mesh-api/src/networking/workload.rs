@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kube::CustomResource;
 
-use crate::types::{IstioStatus, message, oneof};
+use crate::types::{IstioStatus, message};
 
 message! {
     /// A workload that is not a pod, as an endpoint of the services that select its labels.
@@ -132,23 +132,18 @@ message! {
         /// Failures in a row after which a healthy workload is unhealthy. Default: 3, which 0 stands for too.
         pub failure_threshold: i32,
         oneof {
-            /// The check.
-            pub health_check_method: HealthCheckMethod,
+            /// The way to check.
+            pub health_check_method: HealthCheckMethod {
+                /// A GET request that must be answered with 200 to 399.
+                http_get => HttpGet(HttpHealthCheckConfig),
+                /// A TCP connection that must be accepted.
+                tcp_socket => TcpSocket(TcpHealthCheckConfig),
+                /// A command that must exit with 0.
+                exec => Exec(ExecHealthCheckConfig),
+                /// A call of `grpc.health.v1.Health/Check` that must answer SERVING.
+                grpc => Grpc(GrpcHealthCheckConfig),
+            }
         }
-    }
-}
-
-oneof! {
-    /// A way to check a workload's health.
-    pub enum HealthCheckMethod {
-        /// A GET request that must be answered with 200 to 399.
-        "httpGet" => HttpGet(HttpHealthCheckConfig),
-        /// A TCP connection that must be accepted.
-        "tcpSocket" => TcpSocket(TcpHealthCheckConfig),
-        /// A command that must exit with 0.
-        "exec" => Exec(ExecHealthCheckConfig),
-        /// A call of `grpc.health.v1.Health/Check` that must answer SERVING.
-        "grpc" => Grpc(GrpcHealthCheckConfig),
     }
 }
 

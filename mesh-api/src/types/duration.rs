@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::message::Field;
+use super::message::self_reading;
 
 /// A span of time in nanoseconds, between about -292 and 292 years.
 ///
@@ -185,11 +185,7 @@ impl<'de> Deserialize<'de> for Duration {
     }
 }
 
-impl<'de> Field<'de> for Duration {
-    fn present<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(deserializer)
-    }
-}
+self_reading!(Duration);
 
 impl JsonSchema for Duration {
     fn inline_schema() -> bool {

@@ -1,15 +1,14 @@
 //! How a protobuf message, enum or `oneof` becomes a Rust type that reads and writes protobuf JSON.
 //!
-//! The macros only add derives and serde attributes to what is written inside them; the names and types that a reader
-//! sees are the real ones. They must never hide a wrong value: serde's own `flatten` of an `Option` swallows errors, which
-//! is why `oneof` fields are read by [`flat`].
+//! The macros only add derives, serde attributes and the checks of a `oneof` to what is written inside them; the names and
+//! types that a reader sees are the real ones. They must never read through serde's `flatten`: it swallows the errors of
+//! an `Option` and loses the place of every value below it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// A type that may stand in a field of a message.
 pub(crate) trait Field<'de>: Sized {
@@ -63,12 +62,6 @@ impl<'de, T: Field<'de>> Field<'de> for Option<T> {
     }
 }
 
-impl<'de, T: Field<'de>> Field<'de> for Box<T> {
-    fn present<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        T::present(deserializer).map(Box::new)
-    }
-}
-
 impl<'de, T: Field<'de>> Field<'de> for Vec<T> {
     fn present<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct List<T>(PhantomData<T>);
@@ -109,23 +102,24 @@ impl<'de, T: Field<'de>> Field<'de> for BTreeMap<String, T> {
     }
 }
 
-/// Scalars and foreign types that read themselves.
-macro_rules! plain_field {
-    ($($type:ty),+) => {$(
-        impl<'de> Field<'de> for $type {
-            fn present<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                <$type>::deserialize(deserializer)
+/// Makes a type that reads itself fit for a field.
+macro_rules! self_reading {
+    ($($type:ty),+ $(,)?) => {$(
+        impl<'de> crate::types::message::Field<'de> for $type {
+            fn present<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                <$type as serde::Deserialize>::deserialize(deserializer)
             }
         }
     )+};
 }
+pub(crate) use self_reading;
 
-plain_field!(
+self_reading!(
     String,
     bool,
     k8s_openapi::ByteString,
     k8s_openapi::apimachinery::pkg::apis::meta::v1::Time,
-    serde_json::Map<String, serde_json::Value>
+    serde_json::Map<String, serde_json::Value>,
 );
 
 macro_rules! integer_field {
@@ -200,87 +194,39 @@ impl<'de> Field<'de> for f64 {
     }
 }
 
-/// A protobuf `oneof`: one of several fields, or none.
-pub(crate) trait Oneof: Sized {
-    /// The names of the fields, as written.
-    const FIELDS: &'static [&'static str];
-    /// Reads the value that belongs to `field`; `None` for `null` and for a field of somebody else.
-    fn arm<'de, A: MapAccess<'de>>(field: &str, map: &mut A) -> Result<Option<Self>, A::Error>;
-}
-
-/// For `deserialize_with` together with `flatten`: reads the arm of a `oneof` from the fields of the message around it.
-pub(crate) fn flat<'de, T: Oneof, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    struct Arms<T>(PhantomData<T>);
-    impl<'de, T: Oneof> Visitor<'de> for Arms<T> {
-        type Value = Option<T>;
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(formatter, "a map with at most one of {}", T::FIELDS.join(", "))
+/// Finds the field of a `oneof` that is set, given all of its fields in Rust's spelling.
+pub(crate) fn choose<T, E: Error, const N: usize>(fields: [(&'static str, Option<T>); N]) -> Result<Option<T>, E> {
+    let mut found: Option<(&str, T)> = None;
+    for (field, value) in fields {
+        let Some(value) = value else { continue };
+        if let Some((other, _)) = &found {
+            let (other, field) = (camel_case(other), camel_case(field));
+            return Err(E::custom(format_args!("`{other}` and `{field}` exclude each other")));
         }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<T>, A::Error> {
-            let mut found: Option<(String, T)> = None;
-            while let Some(field) = map.next_key::<String>()? {
-                let Some(value) = T::arm(&field, &mut map)? else { continue };
-                if let Some((other, _)) = &found {
-                    return Err(A::Error::custom(format_args!("`{other}` and `{field}` exclude each other")));
-                }
-                found = Some((field, value));
-            }
-            Ok(found.map(|(_, value)| value))
-        }
+        found = Some((field, value));
     }
-    deserializer.deserialize_struct("oneof", T::FIELDS, Arms(PhantomData))
+    Ok(found.map(|(_, value)| value))
 }
 
-/// Reads one arm. The values reach us through a buffer that has lost its place, so the error carries the path from here.
-pub(crate) fn arm_value<'de, T: Field<'de>, A: MapAccess<'de>>(
-    field: &str,
-    map: &mut A,
-) -> Result<Option<T>, A::Error> {
-    struct Seed<T>(PhantomData<T>);
-    impl<'de, T: Field<'de>> DeserializeSeed<'de> for Seed<T> {
-        type Value = Option<T>;
-        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
-            read(deserializer)
-        }
+/// The name of a field as it is written.
+pub(crate) fn camel_case(field: &str) -> String {
+    let mut words = field.split('_');
+    let mut out = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        out.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        out.push_str(letters.as_str());
     }
-    let mut track = serde_path_to_error::Track::new();
-    let seed = PathSeed { track: &mut track, seed: Seed(PhantomData) };
-    match map.next_value_seed(seed) {
-        Ok(value) => Ok(value),
-        Err(error) => {
-            let path = track.path().to_string();
-            let dot = if path == "." { "" } else { "." };
-            let path = if path == "." { "" } else { &path };
-            Err(A::Error::custom(format_args!("{field}{dot}{path}: {error}")))
-        }
-    }
-}
-
-struct PathSeed<'t, S> {
-    track: &'t mut serde_path_to_error::Track,
-    seed: S,
-}
-
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for PathSeed<'_, S> {
-    type Value = S::Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
-        self.seed.deserialize(serde_path_to_error::Deserializer::new(deserializer, self.track))
-    }
-}
-
-/// Skips the value of a field that isn't an arm.
-pub(crate) fn skip<'de, T, A: MapAccess<'de>>(map: &mut A) -> Result<Option<T>, A::Error> {
-    map.next_value::<IgnoredAny>().map(|_| None)
+    out
 }
 
 /// Declares a message: a struct with public fields, each of them absent by default. A `oneof { … }` block at the end
-/// holds `Option`s of types declared with `oneof!`, whose arms are fields of this message.
+/// declares enums together with the `Option` fields that hold them: `field_as_written => Variant(Type)`.
 macro_rules! message {
     (
         $(#[$meta:meta])*
         pub struct $name:ident {
             $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
-            $(oneof { $($(#[$one_meta:meta])* pub $one:ident: $one_type:ty,)+ })?
         }
     ) => {
         $(#[$meta])*
@@ -296,17 +242,69 @@ macro_rules! message {
                 )]
                 pub $field: $type,
             )*
-            $($(
-                $(#[$one_meta])*
-                #[serde(flatten, deserialize_with = "crate::types::message::flat")]
-                pub $one: Option<$one_type>,
-            )+)?
         }
-        impl<'de> crate::types::message::Field<'de> for $name {
-            fn present<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                <Self as serde::Deserialize>::deserialize(deserializer)
+        crate::types::message::self_reading!($name);
+    };
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
+            oneof {
+                $(
+                    $(#[$one_meta:meta])* pub $one:ident: $one_type:ident {
+                        $($(#[$arm_meta:meta])* $arm:ident => $variant:ident($arm_type:ty),)+
+                    }
+                )+
             }
         }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, schemars::JsonSchema)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name {
+            $(
+                $(#[$field_meta])*
+                #[serde(default, skip_serializing_if = "crate::types::message::is_default")]
+                pub $field: $type,
+            )*
+            $(
+                $(#[$one_meta])*
+                #[serde(flatten)]
+                pub $one: Option<$one_type>,
+            )+
+        }
+        $(
+            $(#[$one_meta])*
+            #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
+            #[serde(rename_all = "camelCase")]
+            pub enum $one_type {
+                $($(#[$arm_meta])* $variant($arm_type),)+
+            }
+        )+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                #[derive(serde::Deserialize)]
+                #[serde(rename_all = "camelCase")]
+                struct Written {
+                    $(
+                        #[serde(default, deserialize_with = "crate::types::message::read")]
+                        $field: $type,
+                    )*
+                    $($(
+                        #[serde(default, deserialize_with = "crate::types::message::read")]
+                        $arm: Option<$arm_type>,
+                    )+)+
+                }
+                let written = Written::deserialize(deserializer)?;
+                Ok(Self {
+                    $($field: written.$field,)*
+                    $($one: crate::types::message::choose([
+                        $((stringify!($arm), written.$arm.map($one_type::$variant)),)+
+                    ])?,)+
+                })
+            }
+        }
+        crate::types::message::self_reading!($name);
     };
 }
 pub(crate) use message;
@@ -324,59 +322,7 @@ macro_rules! enumeration {
         )]
         #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
         pub enum $name { $($(#[$variant_meta])* $variant,)+ }
-        impl<'de> crate::types::message::Field<'de> for $name {
-            fn present<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                <Self as serde::Deserialize>::deserialize(deserializer)
-            }
-        }
+        crate::types::message::self_reading!($name);
     };
 }
 pub(crate) use enumeration;
-
-/// Declares a `oneof`: an enum whose variants are named after the fields that set them.
-macro_rules! oneof {
-    (
-        $(#[$meta:meta])*
-        pub enum $name:ident { $($(#[$variant_meta:meta])* $field:literal => $variant:ident($type:ty),)+ }
-    ) => {
-        $(#[$meta])*
-        #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
-        pub enum $name {
-            $($(#[$variant_meta])* #[serde(rename = $field)] $variant($type),)+
-        }
-        impl crate::types::message::Oneof for $name {
-            const FIELDS: &'static [&'static str] = &[$($field),+];
-            fn arm<'de, A: serde::de::MapAccess<'de>>(field: &str, map: &mut A) -> Result<Option<Self>, A::Error> {
-                match field {
-                    $($field => Ok(crate::types::message::arm_value(field, map)?.map(Self::$variant)),)+
-                    _ => crate::types::message::skip(map),
-                }
-            }
-        }
-        impl<'de> crate::types::message::Field<'de> for $name {
-            fn present<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                <Self as serde::Deserialize>::deserialize(deserializer)
-            }
-            fn optional<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
-                crate::types::message::flat(deserializer)
-            }
-        }
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                crate::types::message::flat(deserializer)?
-                    .ok_or_else(|| crate::types::message::unset::<Self, D::Error>())
-            }
-        }
-    };
-}
-pub(crate) use oneof;
-
-/// The error for a message that consists of one `oneof` and sets nothing where something is needed.
-pub(crate) fn unset<T: Oneof, E: Error>() -> E {
-    E::custom(format_args!("expected one of {}", T::FIELDS.join(", ")))
-}
-
-/// Writes a message that says nothing.
-pub(crate) fn serialize_empty<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
-    BTreeMap::<String, String>::new().serialize(serializer)
-}

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserializer, MapAccess};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::message::{Field, Oneof, arm_value, flat, serialize_empty, skip};
+use super::message::{choose, self_reading};
 
 /// A condition on a text such as a path, a header or a method. Matching is case-sensitive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,34 +22,30 @@ pub enum StringMatch {
     Regex(String),
 }
 
-impl Oneof for StringMatch {
-    const FIELDS: &'static [&'static str] = &["exact", "prefix", "regex"];
-    fn arm<'de, A: MapAccess<'de>>(field: &str, map: &mut A) -> Result<Option<Self>, A::Error> {
-        match field {
-            "exact" => Ok(arm_value(field, map)?.map(Self::Exact)),
-            "prefix" => Ok(arm_value(field, map)?.map(Self::Prefix)),
-            "regex" => Ok(arm_value(field, map)?.map(Self::Regex)),
-            _ => skip(map),
-        }
-    }
-}
-
 impl<'de> Deserialize<'de> for StringMatch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(flat(deserializer)?.unwrap_or_default())
+        #[derive(Deserialize)]
+        struct Written {
+            exact: Option<String>,
+            prefix: Option<String>,
+            regex: Option<String>,
+        }
+        let written = Written::deserialize(deserializer)?;
+        let matches = [
+            ("exact", written.exact.map(Self::Exact)),
+            ("prefix", written.prefix.map(Self::Prefix)),
+            ("regex", written.regex.map(Self::Regex)),
+        ];
+        Ok(choose(matches)?.unwrap_or_default())
     }
 }
 
-impl<'de> Field<'de> for StringMatch {
-    fn present<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(deserializer)
-    }
-}
+self_reading!(StringMatch);
 
 impl Serialize for StringMatch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (index, field, text) = match self {
-            Self::Present => return serialize_empty(serializer),
+            Self::Present => return serializer.serialize_map(Some(0))?.end(),
             Self::Exact(text) => (0, "exact", text),
             Self::Prefix(text) => (1, "prefix", text),
             Self::Regex(text) => (2, "regex", text),

@@ -14,21 +14,16 @@ message! {
         /// How a new endpoint is given its share little by little.
         pub warmup: Option<WarmupConfiguration>,
         oneof {
-            /// The algorithm. Default: least request.
-            pub lb_policy: LbPolicy,
+            /// The load balancing algorithm. Default: least request.
+            pub lb_policy: LbPolicy {
+                /// One that needs no settings.
+                simple => Simple(SimpleLb),
+                /// The same endpoint for the same key.
+                consistent_hash => ConsistentHash(ConsistentHashLb),
+                /// By the load that endpoints report.
+                backend_utilization => BackendUtilization(BackendUtilizationLb),
+            }
         }
-    }
-}
-
-oneof! {
-    /// A load balancing algorithm.
-    pub enum LbPolicy {
-        /// One that needs no settings.
-        "simple" => Simple(SimpleLb),
-        /// The same endpoint for the same key.
-        "consistentHash" => ConsistentHash(ConsistentHashLb),
-        /// By the load that endpoints report.
-        "backendUtilization" => BackendUtilization(BackendUtilizationLb),
     }
 }
 
@@ -57,35 +52,25 @@ message! {
         /// Entries in the ring, at least. Deprecated for the ring's own setting. Default: 1024.
         pub minimum_ring_size: u64,
         oneof {
-            /// Where the key comes from.
-            pub hash_key: HashKey,
-            /// Which hash. Default: ring hash.
-            pub hash_algorithm: HashAlgorithm,
+            /// Where the key of the hash comes from.
+            pub hash_key: HashKey {
+                /// A request header of this name.
+                http_header_name => HttpHeaderName(String),
+                /// A cookie, which is set if the request has none and a lifetime is given.
+                http_cookie => HttpCookie(HttpCookie),
+                /// The client's IP address, if true.
+                use_source_ip => UseSourceIp(bool),
+                /// A query parameter of this name.
+                http_query_parameter_name => HttpQueryParameterName(String),
+            }
+            /// The algorithm of consistent hashing. Default: ring hash.
+            pub hash_algorithm: HashAlgorithm {
+                /// A ring on which each endpoint has many places.
+                ring_hash => RingHash(RingHash),
+                /// Maglev: faster, disturbed a little more when endpoints change.
+                maglev => Maglev(MagLev),
+            }
         }
-    }
-}
-
-oneof! {
-    /// Where the key of a hash comes from.
-    pub enum HashKey {
-        /// A request header of this name.
-        "httpHeaderName" => HttpHeaderName(String),
-        /// A cookie, which is set if the request has none and a lifetime is given.
-        "httpCookie" => HttpCookie(HttpCookie),
-        /// The client's IP address, if true.
-        "useSourceIp" => UseSourceIp(bool),
-        /// A query parameter of this name.
-        "httpQueryParameterName" => HttpQueryParameterName(String),
-    }
-}
-
-oneof! {
-    /// An algorithm of consistent hashing.
-    pub enum HashAlgorithm {
-        /// A ring on which each endpoint has many places.
-        "ringHash" => RingHash(RingHash),
-        /// Maglev: faster, disturbed a little more when endpoints change.
-        "maglev" => Maglev(MagLev),
     }
 }
 

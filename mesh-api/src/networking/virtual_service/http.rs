@@ -1,7 +1,13 @@
 //! The HTTP half of a VirtualService: matches, actions and what is done to a request on its way.
 
+use k8s_openapi::ByteString;
+use schemars::JsonSchema;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
 use super::*;
-use crate::types::{enumeration, oneof};
+use crate::types::enumeration;
+use crate::types::message::{Field, choose};
 
 message! {
     /// A rule for HTTP requests: when it applies, and what happens then.
@@ -134,19 +140,14 @@ message! {
         /// Replaces only the prefix that the match asked for. Excludes `uri`.
         pub prefix_rewrite: String,
         oneof {
-            /// Which port to redirect to. Default: the one in the authority, or none.
-            pub redirect_port: RedirectPort,
+            /// The port to redirect to. Default: the one in the authority, or none.
+            pub redirect_port: RedirectPort {
+                /// This port.
+                port => Port(u32),
+                /// A port that follows from the request.
+                derive_port => DerivePort(RedirectPortSelection),
+            }
         }
-    }
-}
-
-oneof! {
-    /// The port in a redirection.
-    pub enum RedirectPort {
-        /// This port.
-        "port" => Port(u32),
-        /// A port that follows from the request.
-        "derivePort" => DerivePort(RedirectPortSelection),
     }
 }
 
@@ -171,14 +172,30 @@ message! {
     }
 }
 
-oneof! {
-    /// The body of a fixed response.
-    pub enum HttpBody {
-        /// As text.
-        "string" => String(String),
-        /// As bytes, written in base64.
-        #[schemars(with = "String")]
-        "bytes" => Bytes(k8s_openapi::ByteString),
+/// The body of a fixed response.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum HttpBody {
+    /// As text.
+    String(String),
+    /// As bytes, written in base64.
+    #[schemars(with = "String")]
+    Bytes(ByteString),
+}
+
+impl<'de> Field<'de> for HttpBody {
+    fn present<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::optional(deserializer)?.ok_or_else(|| D::Error::custom("expected one of `string` and `bytes`"))
+    }
+
+    fn optional<D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        #[derive(Deserialize)]
+        struct Written {
+            string: Option<String>,
+            bytes: Option<ByteString>,
+        }
+        let written = Written::deserialize(deserializer)?;
+        choose([("string", written.string.map(Self::String)), ("bytes", written.bytes.map(Self::Bytes))])
     }
 }
 
@@ -275,19 +292,14 @@ message! {
         /// Per cent of requests. Default: 100, if `percent` is not given either.
         pub percentage: Option<Percent>,
         oneof {
-            /// How long.
-            pub http_delay_type: HttpDelayType,
+            /// How long requests are held back.
+            pub http_delay_type: HttpDelayType {
+                /// Always as long as this.
+                fixed_delay => FixedDelay(Duration),
+                /// Reserved by Istio; no proxy does it.
+                exponential_delay => ExponentialDelay(Duration),
+            }
         }
-    }
-}
-
-oneof! {
-    /// How long a request is held back.
-    pub enum HttpDelayType {
-        /// Always as long as this.
-        "fixedDelay" => FixedDelay(Duration),
-        /// Reserved by Istio; no proxy does it.
-        "exponentialDelay" => ExponentialDelay(Duration),
     }
 }
 
@@ -297,21 +309,16 @@ message! {
         /// Per cent of requests. Default: 100.
         pub percentage: Option<Percent>,
         oneof {
-            /// Which error.
-            pub error_type: ErrorType,
+            /// The error that the client is shown.
+            pub error_type: ErrorType {
+                /// An HTTP status code.
+                http_status => HttpStatus(i32),
+                /// A gRPC status by name, such as `UNAVAILABLE`, or by number.
+                grpc_status => GrpcStatus(String),
+                /// Reserved by Istio; no proxy does it.
+                http2_error => Http2Error(String),
+            }
         }
-    }
-}
-
-oneof! {
-    /// The error that an injected abort shows.
-    pub enum ErrorType {
-        /// An HTTP status code.
-        "httpStatus" => HttpStatus(i32),
-        /// A gRPC status by name, such as `UNAVAILABLE`, or by number.
-        "grpcStatus" => GrpcStatus(String),
-        /// Reserved by Istio; no proxy does it.
-        "http2Error" => Http2Error(String),
     }
 }
 
