@@ -12,6 +12,7 @@
 pub mod build;
 pub mod class;
 pub mod endpoints;
+pub mod explain;
 #[cfg(feature = "json")]
 pub mod json;
 mod lower;
