@@ -9,6 +9,7 @@
 //! - A builder sees its key and the view, nothing else: no globals, no hand-kept dependency lists, no cache keys.
 //! - A user's mistake never stops a push.
 
+pub mod ads;
 pub mod build;
 pub mod class;
 pub mod endpoints;
