@@ -21,10 +21,13 @@ pub mod memo;
 pub mod model;
 mod net;
 pub mod proxy;
+pub mod re2;
 pub mod resource;
 pub mod scope;
 mod shared;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
 pub mod view;
 
 pub use class::Class;
