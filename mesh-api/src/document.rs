@@ -14,6 +14,7 @@ mod split;
 
 pub use compose::{MAX_ALIASED, MAX_DEPTH, MAX_NODES};
 pub use node::{Key, Mark, Node, Value};
+pub use split::{Piece, pieces};
 
 use compose::Refusal;
 

@@ -8,7 +8,6 @@
 
 mod duration;
 pub(crate) mod message;
-pub(crate) mod schema;
 mod selector;
 mod status;
 mod string_match;

@@ -4,14 +4,15 @@
 
 /// A stretch of text that begins at the start of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece<'a> {
-    pub(super) text: &'a [u8],
+pub struct Piece<'a> {
+    /// The text, with the marker that begins it.
+    pub text: &'a [u8],
     /// The first line's number in the file, from 1.
-    pub(super) first_line: u32,
+    pub first_line: u32,
 }
 
 /// The pieces between document markers, each with the marker that begins it.
-pub(super) fn pieces(text: &[u8]) -> Vec<Piece<'_>> {
+pub fn pieces(text: &[u8]) -> Vec<Piece<'_>> {
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
     let mut out = Vec::new();
     let (mut start, mut start_line, mut line) = (0, 1, 1u32);

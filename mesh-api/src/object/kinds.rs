@@ -103,10 +103,6 @@ kinds! {
         "networking.istio.io" / "WorkloadGroup" ["v1", "v1beta1", "v1alpha3"] namespaced as "WorkloadGroup";
     Sidecar: networking::Sidecar =
         "networking.istio.io" / "Sidecar" ["v1", "v1beta1", "v1alpha3"] namespaced as "Sidecar";
-    EnvoyFilter: networking::EnvoyFilter =
-        "networking.istio.io" / "EnvoyFilter" ["v1alpha3"] namespaced as "EnvoyFilter";
-    ProxyConfig: networking::ProxyConfig =
-        "networking.istio.io" / "ProxyConfig" ["v1beta1"] namespaced as "ProxyConfig";
     GatewayClass: gateway_api::gatewayclasses::GatewayClass =
         "gateway.networking.k8s.io" / "GatewayClass" ["v1", "v1beta1"] cluster as "GatewayClass";
     KubernetesGateway: gateway_api::gateways::Gateway =

@@ -1,0 +1,361 @@
+//! The file source on a real folder: every way in which files come to be, change and go.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mesh_api::Severity;
+use tokio::time::Instant;
+
+use super::super::conformance::{self, Seen, Subject, key, manifest};
+use super::*;
+
+/// A folder and a way of writing into it.
+struct OnDisk {
+    folder: tempfile::TempDir,
+    write: fn(&Path, &str),
+}
+
+fn rename_over(path: &Path, text: &str) {
+    let draft = path.with_extension("draft");
+    fs::write(&draft, text).unwrap();
+    fs::rename(draft, path).unwrap();
+}
+
+fn write_in_place(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+}
+
+/// As editors do: the old file aside, the new one written, the old one dropped.
+fn with_backup(path: &Path, text: &str) {
+    let backup = path.with_extension("yaml~");
+    if path.exists() {
+        fs::rename(path, &backup).unwrap();
+    }
+    fs::write(path, text).unwrap();
+    let _ = fs::remove_file(backup);
+}
+
+impl OnDisk {
+    fn new(write: fn(&Path, &str)) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), write }
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.yaml"))
+    }
+}
+
+impl Subject for OnDisk {
+    fn source(&self) -> Box<dyn Source> {
+        Box::new(Files::new([self.folder.path().to_owned()]))
+    }
+    fn put(&self, name: &str, value: &str) {
+        (self.write)(&self.path(name), &manifest(name, value));
+    }
+    fn delete(&self, name: &str) {
+        fs::remove_file(self.path(name)).unwrap();
+    }
+    fn spoil(&self, name: &str) -> bool {
+        (self.write)(&self.path(name), "kind: [\n");
+        true
+    }
+}
+
+/// All objects in one file.
+struct OneFile {
+    folder: tempfile::TempDir,
+    documents: RefCell<BTreeMap<String, String>>,
+}
+
+impl OneFile {
+    fn write(&self) {
+        let all: Vec<String> = self.documents.borrow().values().cloned().collect();
+        rename_over(&self.folder.path().join("all.yaml"), &all.join("---\n"));
+    }
+}
+
+impl Subject for OneFile {
+    fn source(&self) -> Box<dyn Source> {
+        Box::new(Files::new([self.folder.path().join("all.yaml")]))
+    }
+    fn put(&self, name: &str, value: &str) {
+        self.documents.borrow_mut().insert(name.into(), manifest(name, value));
+        self.write();
+    }
+    fn delete(&self, name: &str) {
+        self.documents.borrow_mut().remove(name);
+        self.write();
+    }
+    fn spoil(&self, name: &str) -> bool {
+        self.documents.borrow_mut().insert(name.into(), "kind: [\n".into());
+        self.write();
+        true
+    }
+}
+
+/// A folder as the kubelet mounts a ConfigMap: visible links through `..data`, which is swapped.
+struct Mounted {
+    folder: tempfile::TempDir,
+    documents: RefCell<BTreeMap<String, String>>,
+    version: RefCell<u32>,
+}
+
+impl Mounted {
+    fn swap(&self) {
+        let root = self.folder.path();
+        let old = format!("..v{}", self.version.borrow());
+        *self.version.borrow_mut() += 1;
+        let new = format!("..v{}", self.version.borrow());
+        fs::create_dir(root.join(&new)).unwrap();
+        for (name, text) in self.documents.borrow().iter() {
+            fs::write(root.join(&new).join(format!("{name}.yaml")), text).unwrap();
+        }
+        symlink(&new, root.join("..data_tmp")).unwrap();
+        fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
+        for name in self.documents.borrow().keys() {
+            let link = root.join(format!("{name}.yaml"));
+            if !link.is_symlink() {
+                symlink(format!("..data/{name}.yaml"), link).unwrap();
+            }
+        }
+        for entry in fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_symlink() && !entry.exists() {
+                fs::remove_file(entry).unwrap();
+            }
+        }
+        let _ = fs::remove_dir_all(root.join(old));
+    }
+}
+
+impl Subject for Mounted {
+    fn source(&self) -> Box<dyn Source> {
+        Box::new(Files::new([self.folder.path().to_owned()]))
+    }
+    fn put(&self, name: &str, value: &str) {
+        self.documents.borrow_mut().insert(name.into(), manifest(name, value));
+        self.swap();
+    }
+    fn delete(&self, name: &str) {
+        self.documents.borrow_mut().remove(name);
+        self.swap();
+    }
+    fn spoil(&self, name: &str) -> bool {
+        self.documents.borrow_mut().insert(name.into(), "kind: [\n".into());
+        self.swap();
+        true
+    }
+}
+
+#[tokio::test]
+async fn files_replaced_by_rename_conform() {
+    conformance::check(&OnDisk::new(rename_over)).await;
+}
+
+#[tokio::test]
+async fn files_written_in_place_conform() {
+    conformance::check(&OnDisk::new(write_in_place)).await;
+}
+
+#[tokio::test]
+async fn files_written_by_editors_conform() {
+    conformance::check(&OnDisk::new(with_backup)).await;
+}
+
+#[tokio::test]
+async fn one_file_of_many_documents_conforms() {
+    let subject = OneFile { folder: tempfile::tempdir().unwrap(), documents: RefCell::default() };
+    subject.write();
+    conformance::check(&subject).await;
+}
+
+#[tokio::test]
+async fn a_mounted_config_map_conforms() {
+    let subject =
+        Mounted { folder: tempfile::tempdir().unwrap(), documents: RefCell::default(), version: RefCell::default() };
+    conformance::check(&subject).await;
+}
+
+#[tokio::test]
+async fn what_the_kernel_does_not_tell_conforms() {
+    /// Without watches, as on a network file system.
+    struct Unwatched(OnDisk);
+    impl Subject for Unwatched {
+        fn source(&self) -> Box<dyn Source> {
+            let mut files = Files::new([self.0.folder.path().to_owned()]).rescan(Duration::from_millis(10));
+            if let State::Idle(core) = &mut files.state {
+                core.followed = false;
+            }
+            Box::new(files)
+        }
+        fn put(&self, name: &str, value: &str) {
+            self.0.put(name, value);
+        }
+        fn delete(&self, name: &str) {
+            self.0.delete(name);
+        }
+        fn spoil(&self, name: &str) -> bool {
+            self.0.spoil(name)
+        }
+    }
+    conformance::check(&Unwatched(OnDisk::new(rename_over))).await;
+}
+
+async fn follow(folder: &Path) -> (Files, Seen) {
+    let mut source = Files::new([folder.to_owned()]);
+    let mut seen = Seen::default();
+    seen.until(&mut source, "the initial sync", |seen| seen.synced).await;
+    (source, seen)
+}
+
+#[tokio::test]
+async fn a_rename_touches_no_object() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.yaml"), manifest("a", "1")).unwrap();
+    let (mut source, mut seen) = follow(folder.path()).await;
+    let is_at = |seen: &Seen, file: &str| {
+        seen.objects[&key("a")].1.as_ref().is_some_and(|location| location.file.ends_with(file))
+    };
+    fs::rename(at("a.yaml"), at("b.yaml")).unwrap();
+    seen.until(&mut source, "the new place", |seen| is_at(seen, "/b.yaml")).await;
+    fs::create_dir(at("sub")).unwrap();
+    fs::rename(at("b.yaml"), at("sub/c.yaml")).unwrap();
+    seen.until(&mut source, "the new folder", |seen| is_at(seen, "/sub/c.yaml")).await;
+    fs::rename(at("sub"), at("other")).unwrap();
+    seen.until(&mut source, "the renamed folder", |seen| is_at(seen, "/other/c.yaml")).await;
+    assert_eq!(seen.history[&key("a")], ["1", "1", "1", "1"], "never deleted");
+    fs::remove_dir_all(at("other")).unwrap();
+    seen.until(&mut source, "the end", |seen| seen.objects.is_empty()).await;
+}
+
+#[tokio::test]
+async fn of_two_definitions_the_later_counts_until_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("1.yaml"), manifest("a", "first")).unwrap();
+    let (mut source, mut seen) = follow(folder.path()).await;
+    fs::write(at("2.yaml"), manifest("a", "second")).unwrap();
+    seen.until(&mut source, "the other definition", |seen| seen.value("a") == Some("second")).await;
+    seen.until(&mut source, "the report", |seen| !seen.problems.is_empty()).await;
+    let (part, problems) = seen.problems.first_key_value().unwrap();
+    assert!(part.ends_with("1.yaml") && problems[0].code == "DuplicateObject", "{problems:?}");
+    assert!(problems[0].to_string().contains("2.yaml:1"), "{}", problems[0]);
+    fs::remove_file(at("2.yaml")).unwrap();
+    seen.until(&mut source, "the first definition", |seen| seen.value("a") == Some("first")).await;
+    seen.until(&mut source, "the end of the report", |seen| seen.problems.is_empty()).await;
+    assert_eq!(seen.history[&key("a")], ["first", "second", "first"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_waits_for_its_end() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("all.yaml");
+    let text = |value: &str| format!("{}---\n{}", manifest("a", value), manifest("b", value));
+    fs::write(&path, text("1")).unwrap();
+    let (mut source, mut seen) = follow(folder.path()).await;
+
+    let new = text("2");
+    let (head, tail) = new.split_at(new.find("---").unwrap() + 20);
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(head.as_bytes()).unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(200), source.next()).await;
+    assert!(early.is_err(), "half a file says nothing: {early:?}");
+    file.write_all(tail.as_bytes()).unwrap();
+    drop(file);
+    seen.until(&mut source, "the whole file", |seen| seen.value("b") == Some("2")).await;
+    assert_eq!(seen.history[&key("b")], ["1", "2"], "never deleted");
+    assert!(seen.problems.is_empty(), "never reported");
+}
+
+#[tokio::test]
+async fn links_to_files_and_folders_elsewhere_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("target.txt"), manifest("a", "1")).unwrap();
+    fs::create_dir(elsewhere.path().join("sub")).unwrap();
+    fs::write(elsewhere.path().join("sub/b.yaml"), manifest("b", "1")).unwrap();
+    symlink(elsewhere.path().join("target.txt"), folder.path().join("a.yaml")).unwrap();
+    symlink(elsewhere.path().join("sub"), folder.path().join("linked")).unwrap();
+    // A link upwards must not be walked round and round.
+    symlink(folder.path(), folder.path().join("up")).unwrap();
+    let (mut source, mut seen) = follow(folder.path()).await;
+    assert_eq!((seen.value("a"), seen.value("b")), (Some("1"), Some("1")));
+    let start = Instant::now();
+    fs::write(elsewhere.path().join("target.txt"), manifest("a", "2")).unwrap();
+    fs::write(elsewhere.path().join("sub/b.yaml"), manifest("b", "2")).unwrap();
+    seen.until(&mut source, "both edits", |seen| seen.value("a") == Some("2") && seen.value("b") == Some("2")).await;
+    assert!(start.elapsed() < Duration::from_secs(4), "by the kernel, not by the rescan");
+}
+
+#[tokio::test]
+async fn what_is_not_a_file_of_ours_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.yaml"), manifest("a", "1")).unwrap();
+    fs::write(at(".a.yaml"), manifest("hidden", "1")).unwrap();
+    fs::write(at("a.yaml.bak"), manifest("backup", "1")).unwrap();
+    fs::create_dir(at(".git")).unwrap();
+    fs::write(at(".git/a.yaml"), manifest("git", "1")).unwrap();
+    fs::create_dir(at("folder.yaml")).unwrap();
+    fs::write(at("folder.yaml/b.json"), r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"b"}}"#).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(at("pipe.yaml")).status();
+    assert!(pipe.is_ok_and(|status| status.success()), "a pipe nobody writes to must not be waited for");
+    let (_, seen) = follow(folder.path()).await;
+    assert_eq!(seen.objects.keys().cloned().collect::<Vec<_>>(), [key("a"), key("b")]);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_reached_keeps_what_it_said() {
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("config");
+    let (mut source, mut seen) = follow(&folder).await;
+    let problem = &seen.problems.first_key_value().expect("a missing folder is reported").1[0];
+    assert_eq!((problem.severity, problem.code.as_ref()), (Severity::Error, "UnreadableFile"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a.yaml"), manifest("a", "1")).unwrap();
+    seen.until(&mut source, "the folder that came", |seen| seen.value("a") == Some("1")).await;
+    seen.until(&mut source, "the end of the report", |seen| seen.problems.is_empty()).await;
+    fs::rename(&folder, above.path().join("gone")).unwrap();
+    seen.until(&mut source, "the report", |seen| !seen.problems.is_empty()).await;
+    fs::rename(above.path().join("gone"), &folder).unwrap();
+    fs::write(folder.join("a.yaml"), manifest("a", "2")).unwrap();
+    seen.until(&mut source, "the folder that came back", |seen| seen.value("a") == Some("2")).await;
+    assert_eq!(seen.history[&key("a")], ["1", "2"], "never deleted");
+}
+
+#[tokio::test]
+async fn an_edit_is_told_in_milliseconds() {
+    let subject = OnDisk::new(rename_over);
+    for i in 0..200 {
+        subject.put(&format!("n{i}"), "0");
+    }
+    let (mut source, mut seen) = follow(subject.folder.path()).await;
+    let mut times: Vec<Duration> = Vec::new();
+    for value in 1..30 {
+        let value = value.to_string();
+        let start = Instant::now();
+        subject.put("n7", &value);
+        seen.until(&mut source, "the edit", |seen| seen.value("n7") == Some(&value)).await;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    assert!(times[times.len() / 2] < Duration::from_millis(20), "{times:?}");
+}
+
+#[tokio::test]
+async fn dropping_a_wait_loses_nothing() {
+    let subject = OnDisk::new(rename_over);
+    let (mut source, mut seen) = follow(subject.folder.path()).await;
+    for value in 1..20 {
+        subject.put("a", &value.to_string());
+        // Polled a few times and dropped in whatever state it is.
+        if let Ok(batch) = tokio::time::timeout(Duration::from_micros(200), source.next()).await {
+            seen.hear(batch.unwrap());
+        }
+    }
+    seen.until(&mut source, "the last edit", |seen| seen.value("a") == Some("19")).await;
+}
