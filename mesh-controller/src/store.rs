@@ -1,0 +1,245 @@
+//! The single writer: hears all sources, decides when to publish, and publishes one [`Snapshot`] after another.
+//!
+//! Nobody else writes. Readers hold an `Arc` of the snapshot that was the newest when they looked and are never waited
+//! for. Nothing is published before every source has told what it had at the start: a proxy must not be sent half a mesh.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use mesh_api::{Location, Object, ObjectRef};
+use mesh_xds::model::Settings;
+use mesh_xds::{Change, Snapshot};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::source::{Batch, Event, Source};
+
+mod debounce;
+mod problems;
+
+use self::debounce::Burst;
+pub use self::debounce::Debounce;
+pub use self::problems::Problems;
+
+/// Batches that wait for the writer, before sources have to wait for it.
+const BACKLOG: usize = 64;
+
+/// Collects what the sources say. Give it sources, take what readers need, then [`run`](Self::run) it.
+pub struct Store {
+    sources: Vec<Box<dyn Source>>,
+    debounce: Debounce,
+    settings: Option<watch::Receiver<Arc<Settings>>>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    problems: watch::Sender<Arc<Problems>>,
+    synced: watch::Sender<bool>,
+}
+
+impl Store {
+    /// A store without sources over an empty mesh with these settings.
+    pub fn new(settings: Settings, debounce: Debounce) -> Self {
+        Self {
+            sources: Vec::new(),
+            debounce,
+            settings: None,
+            snapshots: watch::Sender::new(Arc::new(Snapshot::new(settings))),
+            problems: watch::Sender::default(),
+            synced: watch::Sender::new(false),
+        }
+    }
+
+    /// Adds a source. Where two sources define an object, the one that was added later counts.
+    pub fn source(&mut self, source: impl Source + 'static) {
+        self.sources.push(Box::new(source));
+    }
+
+    /// Settings that change while the store runs.
+    pub fn settings(&mut self, settings: watch::Receiver<Arc<Settings>>) {
+        self.settings = Some(settings);
+    }
+
+    /// The snapshots. The first value is the empty mesh; see [`synced`](Self::synced).
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.subscribe()
+    }
+
+    /// Becomes true with the first publish, when all sources have told what they had at the start.
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    /// All that is wrong with what the sources say.
+    pub fn problems(&self) -> watch::Receiver<Arc<Problems>> {
+        self.problems.subscribe()
+    }
+
+    /// Serves until `shutdown`. Sources that end leave what they said in force.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let (sender, mut batches) = mpsc::channel(BACKLOG);
+        let names = self.sources.iter().map(|source| source.name().into()).collect();
+        let mut sources = JoinSet::new();
+        for (index, source) in self.sources.into_iter().enumerate() {
+            sources.spawn(drive(index, source, sender.clone()));
+        }
+        drop(sender);
+        let mut settings = self.settings;
+        let current = self.snapshots.borrow().clone();
+        let mut writer = Writer {
+            current,
+            claims: HashMap::new(),
+            pending: BTreeSet::new(),
+            settings: None,
+            unsynced: (0..sources.len()).collect(),
+            burst: Burst::new(self.debounce),
+            said: Problems::new(names),
+            snapshots: self.snapshots,
+            problems: self.problems,
+            synced: self.synced,
+        };
+        writer.burst.change(Instant::now());
+        loop {
+            let due = writer.due();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = sleep_until(due), if due.is_some() => writer.publish().await,
+                Some((index, said)) = batches.recv() => writer.hear(index, said, Instant::now()),
+                Some(new) = newer(&mut settings) => {
+                    writer.settings = Some(new);
+                    writer.burst.change(Instant::now());
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due).await;
+    }
+}
+
+/// The next settings; `None` when there will be no others.
+async fn newer(settings: &mut Option<watch::Receiver<Arc<Settings>>>) -> Option<Arc<Settings>> {
+    let receiver = settings.as_mut()?;
+    match receiver.changed().await {
+        Ok(()) => Some(receiver.borrow_and_update().clone()),
+        Err(_) => {
+            *settings = None;
+            None
+        }
+    }
+}
+
+/// Hands on what one source says; a source that ends has said all.
+async fn drive(index: usize, mut source: Box<dyn Source>, batches: mpsc::Sender<(usize, Option<Batch>)>) {
+    loop {
+        let batch = source.next().await;
+        let ended = batch.is_none();
+        if batches.send((index, batch)).await.is_err() || ended {
+            return;
+        }
+    }
+}
+
+struct Writer {
+    current: Arc<Snapshot>,
+    /// What each source says of an object, by the source's place; the last one counts.
+    claims: HashMap<ObjectRef, BTreeMap<usize, Claim>>,
+    /// The objects that may differ from the current snapshot.
+    pending: BTreeSet<ObjectRef>,
+    settings: Option<Arc<Settings>>,
+    unsynced: BTreeSet<usize>,
+    burst: Burst,
+    said: Problems,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    problems: watch::Sender<Arc<Problems>>,
+    synced: watch::Sender<bool>,
+}
+
+struct Claim {
+    object: Object,
+    location: Option<Location>,
+}
+
+impl Writer {
+    fn due(&self) -> Option<Instant> {
+        if self.unsynced.is_empty() { self.burst.due() } else { None }
+    }
+
+    fn hear(&mut self, index: usize, batch: Option<Batch>, now: Instant) {
+        let mut news = false;
+        for event in batch.unwrap_or_else(|| vec![Event::Synced]) {
+            match event {
+                Event::Upsert { object, location } => {
+                    let key = object.object_ref();
+                    let claim = Claim { object, location };
+                    news |= self.claim(key, |claims| drop(claims.insert(index, claim)));
+                }
+                Event::Delete(key) => news |= self.claim(key, |claims| drop(claims.remove(&index))),
+                Event::Problems { part, problems } => self.said.of_part(index, part, problems),
+                Event::Synced => drop(self.unsynced.remove(&index)),
+            }
+        }
+        self.problems.send_if_modified(|said| self.said.publish(said));
+        if news {
+            self.burst.change(now);
+        }
+    }
+
+    /// Changes who says what of an object; true when what counts is another object now.
+    fn claim(&mut self, key: ObjectRef, change: impl FnOnce(&mut BTreeMap<usize, Claim>)) -> bool {
+        let claims = self.claims.entry(key.clone()).or_default();
+        let before = claims.values().last().map(|claim| claim.object.clone());
+        change(claims);
+        let differs = before.as_ref() != claims.values().last().map(|claim| &claim.object);
+        if claims.is_empty() {
+            self.claims.remove(&key);
+        }
+        if differs {
+            self.pending.insert(key);
+        }
+        differs
+    }
+
+    async fn publish(&mut self) {
+        let touched = std::mem::take(&mut self.pending);
+        let mut changes: Vec<Change> = self.settings.take().map(Change::Settings).into_iter().collect();
+        changes.extend(touched.iter().map(|key| match self.winner(key) {
+            Some(claim) => Change::Upsert(claim.object.clone()),
+            None => Change::Delete(key.clone()),
+        }));
+        self.burst.published();
+        let current = Arc::clone(&self.current);
+        match tokio::task::spawn_blocking(move || Arc::new(current.apply(changes))).await {
+            Ok(next) => self.current = next,
+            Err(error) => {
+                // A defect of ours. What is in force stays, and the next change tries again.
+                tracing::error!(%error, "{} objects could not be applied", touched.len());
+                self.pending.extend(touched);
+                return;
+            }
+        }
+        for key in touched {
+            let problems = self.current.diagnostics_of(&key).to_vec();
+            let location = self.winner(&key).and_then(|claim| claim.location.clone());
+            self.said.of_object(key, problems, location);
+        }
+        self.problems.send_if_modified(|said| self.said.publish(said));
+        let first = self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+        let current = Arc::clone(&self.current);
+        self.snapshots.send_if_modified(|published| {
+            let news = first || published.revision() != current.revision();
+            *published = current;
+            news
+        });
+    }
+
+    fn winner(&self, key: &ObjectRef) -> Option<&Claim> {
+        self.claims.get(key)?.values().last()
+    }
+}
+
+#[cfg(test)]
+mod tests;
