@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryPar
 use envoy_types::pb::envoy::config::route::v3::{CookieMatcher, HeaderMatcher, QueryParameterMatcher};
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use super::Request;
@@ -83,8 +84,13 @@ pub(super) fn cookie(matcher: &CookieMatcher, request: &Request) -> bool {
 }
 
 /// Percent of requests, 0 to 100.
-pub(super) fn percent(fraction: &RuntimeFractionalPercent) -> f64 {
-    let Some(value) = &fraction.default_value else { return 0.0 };
+pub(super) fn percent(runtime: &RuntimeFractionalPercent) -> f64 {
+    fraction(runtime.default_value.as_ref())
+}
+
+/// Percent, 0 to 100; none is 0.
+pub(super) fn fraction(value: Option<&FractionalPercent>) -> f64 {
+    let Some(value) = value else { return 0.0 };
     let of = match DenominatorType::try_from(value.denominator) {
         Ok(DenominatorType::TenThousand) => 10_000.0,
         Ok(DenominatorType::Million) => 1_000_000.0,

@@ -6,18 +6,22 @@ use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, HostRewriteSpecifier};
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use envoy_types::pb::envoy::config::route::v3::{
     DirectResponseAction, RedirectAction, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
 };
+use envoy_types::pb::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
+use envoy_types::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
+use envoy_types::pb::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     RouteSpecifier, StripPortMode,
 };
+use envoy_types::pb::google::protobuf::Duration;
 
-use super::connection::host_without_port;
+use super::connection::{host_without_port, unpack};
 use super::origin::{host_object, written};
 use super::{ErrorKind, Explanation, OwnAnswer, Request, Resources, Share, authz, cluster, matching};
 
@@ -164,7 +168,13 @@ fn path_matches(m: &RouteMatch, request: &Request) -> Option<String> {
 
 fn act(resources: &Resources, request: &Request, host: &str, route: &Route, out: &mut Explanation) {
     match &route.action {
-        Some(Action::Route(action)) => forward(resources, request, action, out),
+        Some(Action::Route(action)) => {
+            let treatment = treatment(route, action);
+            if !treatment.is_empty() {
+                out.step("route", &route.name, treatment.join(", "), None);
+            }
+            forward(resources, request, action, out);
+        }
         Some(Action::Redirect(redirect)) => {
             let answer = redirected(redirect, route, request, host);
             out.step("route", &route.name, "it redirects", None);
@@ -178,6 +188,50 @@ fn act(resources: &Resources, request: &Request, host: &str, route: &Route, out:
             out.step("route", &route.name, "it forwards to no cluster", None);
         }
     }
+}
+
+/// What happens to a request on its way, beside being forwarded.
+fn treatment(route: &Route, action: &RouteAction) -> Vec<String> {
+    let mut does = Vec::new();
+    let fault = route.typed_per_filter_config.get("envoy.filters.http.fault").and_then(unpack::<HttpFault>);
+    if let Some(fault) = fault {
+        if let Some(delay) = &fault.delay {
+            let by = match &delay.fault_delay_secifier {
+                Some(FaultDelaySecifier::FixedDelay(d)) => seconds(d),
+                _ => "what a header says".to_owned(),
+            };
+            does.push(format!("delays {} % of requests by {by}", matching::fraction(delay.percentage.as_ref())));
+        }
+        if let Some(abort) = &fault.abort {
+            let with = match &abort.error_type {
+                Some(ErrorType::HttpStatus(status)) => status.to_string(),
+                Some(ErrorType::GrpcStatus(status)) => format!("gRPC status {status}"),
+                _ => "what a header says".to_owned(),
+            };
+            does.push(format!("aborts {} % of requests with {with}", matching::fraction(abort.percentage.as_ref())));
+        }
+    }
+    if !action.prefix_rewrite.is_empty() {
+        does.push(format!("rewrites the prefix to {}", action.prefix_rewrite));
+    }
+    if let Some(rewrite) = &action.regex_rewrite {
+        does.push(format!("rewrites the path to {}", rewrite.substitution));
+    }
+    if let Some(HostRewriteSpecifier::HostRewriteLiteral(host)) = &action.host_rewrite_specifier {
+        does.push(format!("rewrites the host to {host}"));
+    }
+    if let Some(timeout) = action.timeout.as_ref().filter(|t| t.seconds != 0 || t.nanos != 0) {
+        does.push(format!("gives up after {}", seconds(timeout)));
+    }
+    if let Some(retry) = &action.retry_policy {
+        let times = retry.num_retries.as_ref().map_or(1, |n| n.value);
+        does.push(format!("retries {times} times on {}", retry.retry_on));
+    }
+    does
+}
+
+fn seconds(d: &Duration) -> String {
+    format!("{}s", d.seconds as f64 + f64::from(d.nanos) / 1e9)
 }
 
 fn forward(resources: &Resources, request: &Request, action: &RouteAction, out: &mut Explanation) {

@@ -326,6 +326,24 @@ fn answers_of_the_proxy_itself() {
 }
 
 #[test]
+fn what_is_done_to_a_request_on_its_way_is_told() {
+    let fault = json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+        "delay": {"fixedDelay": "1.5s", "percentage": {"numerator": 5, "denominator": "MILLION"}},
+        "abort": {"httpStatus": 503, "percentage": {"numerator": 10}}});
+    let r = routed(
+        json!({"virtualHosts": [{"name": "v", "domains": ["*"], "routes": [{
+            "match": {"prefix": "/"}, "typedPerFilterConfig": {"envoy.filters.http.fault": fault},
+            "route": {"cluster": "a", "prefixRewrite": "/x", "timeout": "3s", "retryPolicy": {"retryOn": "5xx", "numRetries": 2}}}]}]}),
+        json!([]),
+        json!([]),
+    );
+    let story = render(&explain(&r, &request(json!({}))));
+    let want = "delays 0.0005 % of requests by 1.5s, aborts 10 % of requests with 503, rewrites the prefix to /x, \
+                gives up after 3s, retries 2 times on 5xx";
+    assert!(story.contains(want), "{story}");
+}
+
+#[test]
 fn the_story_names_objects_shares_and_endpoints() {
     let istio = |config: &str, path: &str| json!({"filterMetadata": {"istio": {"config": config, "path": path}}});
     let vs = "/apis/networking.istio.io/v1/namespaces/default/virtual-service/reviews";
