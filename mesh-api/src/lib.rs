@@ -10,10 +10,13 @@
 
 pub mod diagnostic;
 pub mod document;
+pub mod extensions;
 pub mod mesh;
 pub mod names;
 pub mod networking;
 pub mod object;
+pub mod security;
+pub mod telemetry;
 pub mod types;
 
 pub use diagnostic::{Diagnostic, FieldPath, Location, Severity};

@@ -11,7 +11,7 @@ use super::{Kind, NotAnObject, Other, place};
 use crate::Name;
 use crate::document::Node;
 use crate::document::de::{self, Unknown};
-use crate::networking;
+use crate::{extensions, networking, security, telemetry};
 
 macro_rules! kinds {
     ($($variant:ident: $type:ty = $group:literal / $kind:literal $versions:tt $scope:ident as $name:literal;)*) => {
@@ -103,6 +103,18 @@ kinds! {
         "networking.istio.io" / "WorkloadGroup" ["v1", "v1beta1", "v1alpha3"] namespaced as "WorkloadGroup";
     Sidecar: networking::Sidecar =
         "networking.istio.io" / "Sidecar" ["v1", "v1beta1", "v1alpha3"] namespaced as "Sidecar";
+    PeerAuthentication: security::PeerAuthentication =
+        "security.istio.io" / "PeerAuthentication" ["v1", "v1beta1"] namespaced as "PeerAuthentication";
+    RequestAuthentication: security::RequestAuthentication =
+        "security.istio.io" / "RequestAuthentication" ["v1", "v1beta1"] namespaced as "RequestAuthentication";
+    AuthorizationPolicy: security::AuthorizationPolicy =
+        "security.istio.io" / "AuthorizationPolicy" ["v1", "v1beta1"] namespaced as "AuthorizationPolicy";
+    Telemetry: telemetry::Telemetry =
+        "telemetry.istio.io" / "Telemetry" ["v1", "v1alpha1"] namespaced as "Telemetry";
+    WasmPlugin: extensions::WasmPlugin =
+        "extensions.istio.io" / "WasmPlugin" ["v1alpha1"] namespaced as "WasmPlugin";
+    TrafficExtension: extensions::TrafficExtension =
+        "extensions.istio.io" / "TrafficExtension" ["v1alpha1"] namespaced as "TrafficExtension";
     GatewayClass: gateway_api::gatewayclasses::GatewayClass =
         "gateway.networking.k8s.io" / "GatewayClass" ["v1", "v1beta1"] cluster as "GatewayClass";
     KubernetesGateway: gateway_api::gateways::Gateway =

@@ -1,0 +1,380 @@
+//! The kinds of `security.istio.io` as users write them: who must prove who they are, by mutual TLS or by token, and who
+//! may do what.
+//!
+//! Which policy wins, what an unset mode inherits and what a pattern means is for `lower`; here is only what was written.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use kube::CustomResource;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+
+use crate::types::message::Field;
+use crate::types::{Duration, IstioStatus, enumeration, message};
+
+pub use crate::types::{PolicyTargetReference, WorkloadSelector};
+
+message! {
+    /// Whether workloads accept plaintext, mutual TLS or both.
+    ///
+    /// ```
+    /// use mesh_api::security::{MutualTlsMode, PeerAuthentication};
+    /// let strict: PeerAuthentication = serde_json::from_value(serde_json::json!({
+    ///     "apiVersion": "security.istio.io/v1",
+    ///     "kind": "PeerAuthentication",
+    ///     "metadata": {"name": "default", "namespace": "bookinfo"},
+    ///     "spec": {
+    ///         "selector": {"matchLabels": {"app": "details"}},
+    ///         "mtls": {"mode": "STRICT"},
+    ///         "portLevelMtls": {"9090": {"mode": "PERMISSIVE"}},
+    ///     },
+    /// }))?;
+    /// assert_eq!(strict.spec.port_level_mtls[&9090].mode, MutualTlsMode::Permissive);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[derive(CustomResource)]
+    #[kube(
+        group = "security.istio.io",
+        version = "v1",
+        kind = "PeerAuthentication",
+        plural = "peerauthentications",
+        shortname = "pa",
+        category = "istio-io",
+        category = "security-istio-io",
+        namespaced,
+        status = "IstioStatus",
+        derive = "PartialEq",
+        derive = "Default",
+        doc = "Whether workloads accept plaintext, mutual TLS or both.",
+        printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mtls.mode", description = "What is accepted."),
+        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
+    )]
+    pub struct PeerAuthenticationSpec {
+        /// The workloads. Default: all of the namespace; in the root namespace, of the mesh.
+        pub selector: Option<WorkloadSelector>,
+        /// What they accept. Default: as the namespace's or the mesh's policy says.
+        pub mtls: Option<MutualTls>,
+        /// What they accept on single ports, by the workload's port number. Needs a selector.
+        pub port_level_mtls: BTreeMap<u32, MutualTls>,
+    }
+}
+
+message! {
+    /// What is accepted.
+    pub struct MutualTls {
+        /// The mode.
+        pub mode: MutualTlsMode,
+    }
+}
+
+enumeration! {
+    /// What a workload accepts.
+    pub enum MutualTlsMode {
+        /// As the level above says; at the top, both.
+        #[default]
+        Unset,
+        /// Plaintext.
+        Disable,
+        /// Both.
+        Permissive,
+        /// Mutual TLS.
+        Strict,
+    }
+}
+
+impl<'de, T: Field<'de>> Field<'de> for BTreeMap<u32, T> {
+    fn present<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Ports<T>(std::marker::PhantomData<T>);
+        struct Present<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Field<'de>> DeserializeSeed<'de> for Present<T> {
+            type Value = T;
+            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+                T::present(deserializer)
+            }
+        }
+        impl<'de, T: Field<'de>> Visitor<'de> for Ports<T> {
+            type Value = BTreeMap<u32, T>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a map by number")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut out = BTreeMap::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    let number = key.parse().map_err(|_| A::Error::custom(format_args!("{key:?} is not a number")))?;
+                    out.insert(number, map.next_value_seed(Present(std::marker::PhantomData))?);
+                }
+                Ok(out)
+            }
+        }
+        deserializer.deserialize_map(Ports(std::marker::PhantomData))
+    }
+}
+
+message! {
+    /// Which tokens a workload accepts with requests. A request without a token passes, one with a bad token doesn't.
+    ///
+    /// ```
+    /// use mesh_api::security::RequestAuthentication;
+    /// let tokens: RequestAuthentication = serde_json::from_value(serde_json::json!({
+    ///     "apiVersion": "security.istio.io/v1",
+    ///     "kind": "RequestAuthentication",
+    ///     "metadata": {"name": "tokens", "namespace": "bookinfo"},
+    ///     "spec": {"jwtRules": [{"issuer": "https://accounts.example", "fromHeaders": [{"name": "x-token"}]}]},
+    /// }))?;
+    /// assert_eq!(tokens.spec.jwt_rules[0].from_headers[0].name, "x-token");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[derive(CustomResource)]
+    #[kube(
+        group = "security.istio.io",
+        version = "v1",
+        kind = "RequestAuthentication",
+        plural = "requestauthentications",
+        shortname = "ra",
+        category = "istio-io",
+        category = "security-istio-io",
+        namespaced,
+        status = "IstioStatus",
+        derive = "PartialEq",
+        derive = "Default",
+        doc = "Which tokens workloads accept with requests."
+    )]
+    pub struct RequestAuthenticationSpec {
+        /// The workloads. Default: all of the namespace; in the root namespace, of the mesh.
+        pub selector: Option<WorkloadSelector>,
+        /// The object that it is attached to instead. Superseded by `target_refs`.
+        pub target_ref: Option<PolicyTargetReference>,
+        /// The objects that it is attached to instead.
+        pub target_refs: Vec<PolicyTargetReference>,
+        /// The tokens accepted: any one of these.
+        pub jwt_rules: Vec<JwtRule>,
+    }
+}
+
+message! {
+    /// A sort of token and where it is looked for.
+    pub struct JwtRule {
+        /// Who issued it: the claim `iss`.
+        pub issuer: String,
+        /// For whom it was issued: one of these must be in the claim `aud`. Default: anyone.
+        pub audiences: Vec<String>,
+        /// URL of the issuer's keys. Default: by OpenID discovery from the issuer.
+        #[serde(alias = "jwks_uri")]
+        pub jwks_uri: String,
+        /// The issuer's keys themselves.
+        pub jwks: String,
+        /// Headers that may hold it. Default, when no place is named: `Authorization: Bearer` and the parameter
+        /// `access_token`.
+        pub from_headers: Vec<JwtHeader>,
+        /// Query parameters that may hold it.
+        pub from_params: Vec<String>,
+        /// Header in which its payload is sent on, in base64.
+        pub output_payload_to_header: String,
+        /// Cookies that may hold it.
+        pub from_cookies: Vec<String>,
+        /// Whether the token itself is sent on.
+        pub forward_original_token: bool,
+        /// Claims that are sent on in headers.
+        pub output_claim_to_headers: Vec<ClaimToHeader>,
+        /// How long fetching the keys may take. Default: 5 s.
+        pub timeout: Option<Duration>,
+        /// Further claims that are lists separated by spaces, as `scope` and `permission` are.
+        pub space_delimited_claims: Vec<String>,
+    }
+}
+
+message! {
+    /// A header that may hold a token.
+    pub struct JwtHeader {
+        /// Its name.
+        pub name: String,
+        /// What comes before the token, such as `Bearer `.
+        pub prefix: String,
+    }
+}
+
+message! {
+    /// A claim that is sent on in a header.
+    pub struct ClaimToHeader {
+        /// The header.
+        pub header: String,
+        /// The claim; a dot leads into an object.
+        pub claim: String,
+    }
+}
+
+message! {
+    /// Who may do what with workloads.
+    ///
+    /// ```
+    /// use mesh_api::security::{Action, AuthorizationPolicy};
+    /// let readers: AuthorizationPolicy = serde_json::from_value(serde_json::json!({
+    ///     "apiVersion": "security.istio.io/v1",
+    ///     "kind": "AuthorizationPolicy",
+    ///     "metadata": {"name": "readers", "namespace": "bookinfo"},
+    ///     "spec": {"rules": [{
+    ///         "from": [{"source": {"namespaces": ["bookinfo"]}}],
+    ///         "to": [{"operation": {"methods": ["GET"]}}],
+    ///     }]},
+    /// }))?;
+    /// assert_eq!(readers.spec.action, Action::Allow);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[derive(CustomResource)]
+    #[kube(
+        group = "security.istio.io",
+        version = "v1",
+        kind = "AuthorizationPolicy",
+        plural = "authorizationpolicies",
+        shortname = "ap",
+        category = "istio-io",
+        category = "security-istio-io",
+        namespaced,
+        status = "IstioStatus",
+        derive = "PartialEq",
+        derive = "Default",
+        doc = "Who may do what with workloads.",
+        printcolumn(name = "Action", type_ = "string", json_path = ".spec.action", description = "What happens to matching requests."),
+        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
+    )]
+    pub struct AuthorizationPolicySpec {
+        /// The workloads. Default: all of the namespace; in the root namespace, of the mesh.
+        pub selector: Option<WorkloadSelector>,
+        /// The object that it is attached to instead. Superseded by `target_refs`.
+        pub target_ref: Option<PolicyTargetReference>,
+        /// The objects that it is attached to instead.
+        pub target_refs: Vec<PolicyTargetReference>,
+        /// Which requests are meant: those of any one rule, none if there is no rule.
+        pub rules: Vec<Rule>,
+        /// What happens to them.
+        pub action: Action,
+        oneof {
+            /// More about the action.
+            pub action_detail: ActionDetail {
+                /// Who decides, with `CUSTOM`.
+                provider => Provider(PolicyExtensionProvider),
+            }
+        }
+    }
+}
+
+enumeration! {
+    /// What happens to the requests that a policy means.
+    pub enum Action {
+        /// They pass; others don't, unless another policy lets them.
+        #[default]
+        Allow,
+        /// They are refused.
+        Deny,
+        /// They are marked for the log.
+        Audit,
+        /// An extension provider decides.
+        Custom,
+    }
+}
+
+message! {
+    /// The provider that decides.
+    pub struct PolicyExtensionProvider {
+        /// Its name among the mesh's `extensionProviders`.
+        pub name: String,
+    }
+}
+
+message! {
+    /// Some requests: those that match a source, an operation and all conditions. What is absent matches all.
+    pub struct Rule {
+        /// Where they come from: any one of these.
+        pub from: Vec<RuleFrom>,
+        /// What they want: any one of these.
+        pub to: Vec<RuleTo>,
+        /// What else holds: all of these.
+        pub when: Vec<Condition>,
+    }
+}
+
+message! {
+    /// Where requests come from.
+    pub struct RuleFrom {
+        /// The source.
+        pub source: Option<Source>,
+    }
+}
+
+message! {
+    /// What requests want.
+    pub struct RuleTo {
+        /// The operation.
+        pub operation: Option<Operation>,
+    }
+}
+
+message! {
+    /// Properties of the client; all that are given must hold, each by any one of its values. `*` may begin, end or be a
+    /// value.
+    pub struct Source {
+        /// Identities by mutual TLS, `td/ns/namespace/sa/account`.
+        pub principals: Vec<String>,
+        /// None of these.
+        pub not_principals: Vec<String>,
+        /// Identities by token, `issuer/subject`.
+        pub request_principals: Vec<String>,
+        /// None of these.
+        pub not_request_principals: Vec<String>,
+        /// Namespaces by mutual TLS.
+        pub namespaces: Vec<String>,
+        /// None of these.
+        pub not_namespaces: Vec<String>,
+        /// Service accounts by mutual TLS, `[namespace/]account`.
+        pub service_accounts: Vec<String>,
+        /// None of these.
+        pub not_service_accounts: Vec<String>,
+        /// Addresses or ranges of the connection.
+        pub ip_blocks: Vec<String>,
+        /// None of these.
+        pub not_ip_blocks: Vec<String>,
+        /// Addresses or ranges of the client, as trusted proxies tell.
+        pub remote_ip_blocks: Vec<String>,
+        /// None of these.
+        pub not_remote_ip_blocks: Vec<String>,
+        /// Trust domains by mutual TLS.
+        pub trust_domains: Vec<String>,
+        /// None of these.
+        pub not_trust_domains: Vec<String>,
+    }
+}
+
+message! {
+    /// Properties of the request; all that are given must hold, each by any one of its values. `*` may begin, end or be a
+    /// value.
+    pub struct Operation {
+        /// Hosts.
+        pub hosts: Vec<String>,
+        /// None of these.
+        pub not_hosts: Vec<String>,
+        /// Ports of the workload.
+        pub ports: Vec<String>,
+        /// None of these.
+        pub not_ports: Vec<String>,
+        /// Methods; for gRPC always `POST`.
+        pub methods: Vec<String>,
+        /// None of these.
+        pub not_methods: Vec<String>,
+        /// Paths, or templates with `{*}` and `{**}`; for gRPC `/package.service/method`.
+        pub paths: Vec<String>,
+        /// None of these.
+        pub not_paths: Vec<String>,
+    }
+}
+
+message! {
+    /// A condition on an attribute.
+    pub struct Condition {
+        /// The attribute, such as `request.headers[x-user]`.
+        pub key: String,
+        /// One of these.
+        pub values: Vec<String>,
+        /// None of these.
+        pub not_values: Vec<String>,
+    }
+}
