@@ -9,7 +9,9 @@
 //! Numbers that protobuf has as `int32` stay signed: that nothing below zero makes sense is for validation to say.
 
 mod destination_rule;
+pub mod envoy_filter;
 mod gateway;
+mod proxy_config;
 mod service_entry;
 mod sidecar;
 mod virtual_service;
@@ -17,7 +19,9 @@ mod workload;
 
 pub use crate::types::{PortSelector, StringMatch};
 pub use destination_rule::*;
+pub use envoy_filter::{EnvoyFilter, EnvoyFilterSpec};
 pub use gateway::*;
+pub use proxy_config::*;
 pub use service_entry::*;
 pub use sidecar::*;
 pub use virtual_service::*;

@@ -8,6 +8,7 @@
 
 mod duration;
 pub(crate) mod message;
+pub(crate) mod schema;
 mod selector;
 mod status;
 mod string_match;

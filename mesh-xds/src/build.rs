@@ -4,6 +4,7 @@
 
 pub mod access_log;
 pub mod http;
+pub mod route;
 
 use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress, address, socket_address};
 use envoy_types::pb::envoy::config::listener::v3::{Filter, filter};

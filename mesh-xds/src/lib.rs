@@ -9,6 +9,7 @@
 //! - A builder sees its key and the view, nothing else: no globals, no hand-kept dependency lists, no cache keys.
 //! - A user's mistake never stops a push.
 
+pub mod ads;
 pub mod build;
 pub mod class;
 pub mod endpoints;
@@ -20,10 +21,13 @@ pub mod memo;
 pub mod model;
 mod net;
 pub mod proxy;
+pub mod re2;
 pub mod resource;
 pub mod scope;
 mod shared;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
 pub mod view;
 
 pub use class::Class;

@@ -6,6 +6,7 @@
 pub(crate) mod service;
 pub(crate) mod service_entry;
 pub(crate) mod sidecar;
+pub(crate) mod virtual_service;
 pub(crate) mod workload;
 
 use std::sync::Arc;
@@ -40,6 +41,10 @@ pub(crate) fn object(object: &Object, settings: &Arc<Settings>) -> Lowered {
         Object::ServiceEntry(o) => service_entry::service_entry(o),
         Object::WorkloadEntry(o) => workload::workload_entry(o),
         Object::Sidecar(o) => sidecar::sidecar(o),
+        Object::VirtualService(o) => {
+            let (row, diagnostics) = virtual_service::virtual_service(o, settings);
+            (vec![Row::VirtualService(row.key(), Arc::new(row))], diagnostics).into()
+        }
         _ => Lowered::default(),
     }
 }

@@ -208,6 +208,7 @@ impl ResourceSet {
         resources.dedup_by(|b, a| a.name == b.name);
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
         for r in &resources {
+            hash.update(r.name.as_bytes());
             hash.update(&r.version.to_le_bytes());
         }
         Self { resources: resources.into(), version: hash.digest() }
@@ -225,7 +226,7 @@ impl ResourceSet {
         let at = self.resources.binary_search_by(|r| r.name.as_str().cmp(name)).ok()?;
         self.resources.get(at)
     }
-    /// The hash of all versions.
+    /// The hash of all names and versions.
     pub fn version(&self) -> u64 {
         self.version
     }

@@ -115,6 +115,10 @@ kinds! {
         "extensions.istio.io" / "WasmPlugin" ["v1alpha1"] namespaced as "WasmPlugin";
     TrafficExtension: extensions::TrafficExtension =
         "extensions.istio.io" / "TrafficExtension" ["v1alpha1"] namespaced as "TrafficExtension";
+    EnvoyFilter: networking::EnvoyFilter =
+        "networking.istio.io" / "EnvoyFilter" ["v1alpha3"] namespaced as "EnvoyFilter";
+    ProxyConfig: networking::ProxyConfig =
+        "networking.istio.io" / "ProxyConfig" ["v1beta1"] namespaced as "ProxyConfig";
     GatewayClass: gateway_api::gatewayclasses::GatewayClass =
         "gateway.networking.k8s.io" / "GatewayClass" ["v1", "v1beta1"] cluster as "GatewayClass";
     KubernetesGateway: gateway_api::gateways::Gateway =

@@ -232,6 +232,7 @@ macro_rules! message {
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(rename_all = "camelCase")]
+        #[schemars(transform = crate::types::schema::message)]
         pub struct $name {
             $(
                 $(#[$field_meta])*
@@ -259,12 +260,12 @@ macro_rules! message {
         }
     ) => {
         $(#[$meta])*
-        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, schemars::JsonSchema)]
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
         #[serde(rename_all = "camelCase")]
         pub struct $name {
             $(
                 $(#[$field_meta])*
-                #[serde(default, skip_serializing_if = "crate::types::message::is_default")]
+                #[serde(skip_serializing_if = "crate::types::message::is_default")]
                 pub $field: $type,
             )*
             $(
@@ -277,10 +278,33 @@ macro_rules! message {
             $(#[$one_meta])*
             #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
             #[serde(rename_all = "camelCase")]
+            #[schemars(transform = crate::types::schema::oneof)]
             pub enum $one_type {
                 $($(#[$arm_meta])* $variant($arm_type),)+
             }
         )+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $(#[$meta])*
+                #[derive(schemars::JsonSchema)]
+                #[serde(rename_all = "camelCase")]
+                #[schemars(transform = crate::types::schema::message)]
+                #[allow(dead_code, reason = "of use for its schema only")]
+                struct Fields {
+                    $(
+                        $(#[$field_meta])*
+                        #[serde(default, skip_serializing_if = "crate::types::message::is_default")]
+                        $field: $type,
+                    )*
+                }
+                let mut schema = Fields::json_schema(generator);
+                $(crate::types::schema::flatten(&mut schema, $one_type::json_schema(generator));)+
+                schema
+            }
+        }
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 #[derive(serde::Deserialize)]

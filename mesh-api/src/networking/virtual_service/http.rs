@@ -175,11 +175,12 @@ message! {
 /// The body of a fixed response.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = crate::types::schema::oneof)]
 pub enum HttpBody {
     /// As text.
     String(String),
     /// As bytes, written in base64.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "byte"))]
     Bytes(ByteString),
 }
 

@@ -1,0 +1,95 @@
+//! What schemars derives, in the shape that Istio's CRDs have.
+//!
+//! Only forms change here, never which fields there are: those come from the types alone.
+
+use schemars::Schema;
+use serde_json::{Map, Value, json};
+
+/// For `schemars(transform)`: the properties of a message. Only wrapped scalars may be `null` for an apiserver, numbers
+/// have the range that they have in protobuf.
+pub(crate) fn message(schema: &mut Schema) {
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.values_mut().for_each(value);
+    }
+}
+
+fn value(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    if let Some([alternative, null]) = object.get("anyOf").and_then(Value::as_array).map(Vec::as_slice)
+        && null.get("type").and_then(Value::as_str) == Some("null")
+        && let Value::Object(mut alternative) = alternative.clone()
+    {
+        object.remove("anyOf");
+        // What the field says of itself goes before what its type says.
+        alternative.extend(std::mem::take(object));
+        *object = alternative;
+    }
+    if let Some([Value::String(name), Value::String(null)]) =
+        object.get("type").and_then(Value::as_array).map(Vec::as_slice)
+        && null == "null"
+        && !matches!(name.as_str(), "boolean" | "integer" | "number")
+    {
+        let name = name.clone();
+        object.insert("type".into(), name.into());
+    }
+    match object.get("format").and_then(Value::as_str) {
+        Some("uint32") => {
+            object.remove("format");
+            object.entry("maximum").or_insert(u32::MAX.into());
+        }
+        Some("uint64") => {
+            object.remove("format");
+        }
+        _ => {}
+    }
+    for inner in ["items", "additionalProperties"] {
+        if let Some(inner) = object.get_mut(inner) {
+            value(inner);
+        }
+    }
+}
+
+/// For `schemars(transform)` on an enum whose variants are the fields of a `oneof`: an object with all of these fields, of
+/// which at most one may be there.
+pub(crate) fn oneof(schema: &mut Schema) {
+    let Some(Value::Array(variants)) = schema.remove("oneOf") else { return };
+    let mut properties = Map::new();
+    for variant in variants {
+        let Value::Object(mut variant) = variant else { continue };
+        let fields = variant.remove("properties");
+        // The rest is about the variant as an object, but for what its attributes say of the field.
+        variant.retain(|key, _| !matches!(key.as_str(), "type" | "required" | "additionalProperties"));
+        let Some(Value::Object(fields)) = fields else { continue };
+        for (name, mut field) in fields {
+            if let Some(object) = field.as_object_mut() {
+                object.extend(variant.clone());
+            }
+            value(&mut field);
+            properties.insert(name, field);
+        }
+    }
+    let required: Vec<Value> = properties.keys().map(|name| json!({ "required": [name] })).collect();
+    let mut alternatives = vec![json!({ "not": { "anyOf": required } })];
+    alternatives.extend(required);
+    schema.insert("type".into(), "object".into());
+    schema.insert("oneOf".into(), alternatives.into());
+    schema.insert("properties".into(), properties.into());
+}
+
+/// Adds the fields of a `oneof`, in the form of [`oneof`], to those of the message around it.
+pub(crate) fn flatten(message: &mut Schema, mut oneof: Schema) {
+    if let (Some(properties), Some(Value::Object(fields))) =
+        (message.ensure_object().entry("properties").or_insert(json!({})).as_object_mut(), oneof.remove("properties"))
+    {
+        properties.extend(fields);
+    }
+    let Some(alternatives) = oneof.remove("oneOf") else { return };
+    let object = message.ensure_object();
+    if let Some(Value::Array(all)) = object.get_mut("allOf") {
+        all.push(json!({ "oneOf": alternatives }));
+    } else if let Some(first) = object.remove("oneOf") {
+        object.insert("allOf".into(), json!([{ "oneOf": first }, { "oneOf": alternatives }]));
+    } else {
+        object.insert("oneOf".into(), alternatives);
+    }
+}
