@@ -288,7 +288,7 @@ macro_rules! message {
                 stringify!($name).into()
             }
             fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                $(#[$meta])*
+                // Without the attributes of the message: a kind's would declare the kind once more.
                 #[derive(schemars::JsonSchema)]
                 #[serde(rename_all = "camelCase")]
                 #[schemars(transform = crate::types::schema::message)]
