@@ -3,6 +3,7 @@
 //! Every builder is a query: a small key, the view, nothing else. Every resource is encoded once, as soon as it is built.
 
 pub mod access_log;
+pub mod cluster;
 pub mod http;
 pub mod route;
 

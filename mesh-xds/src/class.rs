@@ -221,6 +221,9 @@ impl Query for SelectorKeys {
         for (_, sidecar) in view.all(|s| &s.sidecars) {
             keys.extend(sidecar.selector.keys().cloned());
         }
+        for (_, rule) in view.all(|s| &s.destination_rules) {
+            keys.extend(rule.selector.iter().flat_map(|s| s.keys().cloned()));
+        }
         keys
     }
 }

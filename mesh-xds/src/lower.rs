@@ -3,6 +3,7 @@
 //! Lowering is a pure function of the object and the settings that never change (the domain). It knows no other object:
 //! whatever joins objects is a query. What it can't use it reports; everything else of the object stays in force.
 
+pub(crate) mod destination_rule;
 pub(crate) mod service;
 pub(crate) mod service_entry;
 pub(crate) mod sidecar;
@@ -40,6 +41,7 @@ pub(crate) fn object(object: &Object, settings: &Arc<Settings>) -> Lowered {
         Object::Namespace(o) => workload::namespace(o),
         Object::ServiceEntry(o) => service_entry::service_entry(o),
         Object::WorkloadEntry(o) => workload::workload_entry(o),
+        Object::DestinationRule(o) => destination_rule::lower(o, settings),
         Object::Sidecar(o) => sidecar::sidecar(o),
         Object::VirtualService(o) => {
             let (row, diagnostics) = virtual_service::virtual_service(o, settings);

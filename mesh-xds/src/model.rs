@@ -3,6 +3,7 @@
 //! Nothing here knows Envoy, and nothing here knows YAML. Rows are compared on every write, so they hold nothing that
 //! does not matter (no status, no managed fields, no annotations that nobody reads).
 
+pub mod destination_rule;
 pub mod endpoint;
 pub mod keys;
 pub mod service;

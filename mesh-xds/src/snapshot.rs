@@ -119,6 +119,8 @@ tables! {
     9 sidecars Sidecar: InNamespace => model::Sidecar;
     /// VirtualServices, delegates among them.
     10 virtual_services VirtualService: InNamespace => model::virtual_service::VirtualService;
+    /// DestinationRules.
+    11 destination_rules DestinationRule: InNamespace => model::destination_rule::DestinationRule;
 }
 
 impl TableKey for () {
