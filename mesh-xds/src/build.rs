@@ -4,13 +4,27 @@
 
 pub mod access_log;
 pub mod cluster;
+mod defaults;
+pub mod destination;
+pub mod endpoints;
 pub mod http;
+mod lookup;
+pub mod outbound;
 pub mod route;
 
 use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress, address, socket_address};
-use envoy_types::pb::envoy::config::listener::v3::{Filter, filter};
+use envoy_types::pb::envoy::config::listener::v3::{Filter, ListenerFilter, filter, listener_filter};
 use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration, UInt32Value};
 use prost::{Message, Name};
+
+pub(crate) use route::config_metadata;
+
+/// The name of the TCP proxy filter.
+pub(crate) const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
+/// The cluster that leads to where a connection was going.
+pub(crate) const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
+/// The cluster without endpoints.
+pub(crate) const BLACKHOLE_CLUSTER: &str = "BlackHoleCluster";
 
 /// Packs a message into an `Any`.
 pub(crate) fn pack<M: Message + Name>(message: &M) -> Any {
@@ -48,4 +62,35 @@ pub(crate) fn socket_address(ip: &str, port: u16) -> Address {
         ..Default::default()
     };
     Address { address: Some(address::Address::SocketAddress(socket)) }
+}
+
+/// Finds server name and application protocols of TLS.
+pub(crate) fn tls_inspector() -> ListenerFilter {
+    listener_filter(
+        "envoy.filters.listener.tls_inspector",
+        &envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector::default(),
+    )
+}
+
+/// Tells HTTP from bytes.
+pub(crate) fn http_inspector() -> ListenerFilter {
+    listener_filter(
+        "envoy.filters.listener.http_inspector",
+        &envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector::default(),
+    )
+}
+
+/// A listener filter with its configuration.
+pub(crate) fn listener_filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter {
+    ListenerFilter {
+        name: name.into(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(pack(config))),
+        ..Default::default()
+    }
+}
+
+/// The address of a Unix socket.
+pub(crate) fn pipe_address(path: &str) -> Address {
+    let pipe = envoy_types::pb::envoy::config::core::v3::Pipe { path: path.into(), mode: 0 };
+    Address { address: Some(address::Address::Pipe(pipe)) }
 }

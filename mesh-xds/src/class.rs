@@ -224,6 +224,15 @@ impl Query for SelectorKeys {
         for (_, rule) in view.all(|s| &s.destination_rules) {
             keys.extend(rule.selector.iter().flat_map(|s| s.keys().cloned()));
         }
+        for (_, vs) in view.all(|s| &s.virtual_services) {
+            let http = vs.http.iter().flat_map(|r| r.matches.iter().map(|m| &m.source));
+            let tls = vs.tls.iter().flat_map(|r| r.matches.iter().map(|m| &m.source));
+            let tcp = vs.tcp.iter().flat_map(|r| r.matches.iter().map(|m| &m.source));
+            keys.extend(http.chain(tls).chain(tcp).flat_map(|s| s.labels.keys().cloned()));
+        }
+        for (_, rule) in view.all(|s| &s.destination_rules) {
+            keys.extend(rule.selector.iter().flat_map(|s| s.keys().cloned()));
+        }
         keys
     }
 }

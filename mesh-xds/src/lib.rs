@@ -11,6 +11,7 @@
 
 pub mod ads;
 pub mod build;
+mod builder;
 pub mod class;
 pub mod endpoints;
 pub mod explain;
@@ -30,6 +31,7 @@ pub mod snapshot;
 mod testing;
 pub mod view;
 
+pub use builder::Builder;
 pub use class::Class;
 pub use memo::{Memo, Query};
 pub use net::Cidr;

@@ -288,6 +288,44 @@ impl Query for VirtualServicesFor {
     }
 }
 
+/// The other names of a host: ExternalName services that lead to it, directly or over each other.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct AliasesOf(pub Hostname);
+
+impl Query for AliasesOf {
+    type Out = Vec<Hostname>;
+    fn run(&self, view: &View<'_>) -> Vec<Hostname> {
+        view.get(&AliasIndex).get(&self.0).cloned().unwrap_or_default()
+    }
+}
+
+/// The aliases of each host that is none itself.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct AliasIndex;
+
+impl Query for AliasIndex {
+    type Out = BTreeMap<Hostname, Vec<Hostname>>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let direct: BTreeMap<&Hostname, &Hostname> =
+            view.all(|s| &s.services).filter_map(|(_, s)| Some((&s.hostname, s.alias()?))).collect();
+        let mut out: Self::Out = BTreeMap::new();
+        for (alias, first) in &direct {
+            let mut target = *first;
+            // As many steps as there are aliases end every chain that is not a circle.
+            for _ in 0..direct.len() {
+                match direct.get(target) {
+                    Some(next) => target = next,
+                    None => break,
+                }
+            }
+            if !direct.contains_key(target) {
+                out.entry(target.clone()).or_default().push((*alias).clone());
+            }
+        }
+        out
+    }
+}
+
 /// All services of one host and namespace, the one that counts first: Kubernetes before others, then the oldest.
 pub(crate) fn of_host(view: &View<'_>, key: &HostKey) -> Vec<Shared<Service>> {
     let mut out: Vec<Shared<Service>> = view.bucket(|s| &s.services, key).map(|(_, s)| Shared::from(s)).collect();

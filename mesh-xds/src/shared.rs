@@ -1,6 +1,7 @@
 //! A shared row: cloned by counting, equal at once when it is the same row.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -43,6 +44,45 @@ impl<T> Deref for Shared<T> {
 impl<T: PartialEq> PartialEq for Shared<T> {
     fn eq(&self, other: &Self) -> bool {
         Self::same(self, other) || *self.0 == *other.0
+    }
+}
+
+/// A shared row as part of a key: equal only to itself.
+///
+/// A row that changes is another row with another address, so a query with such a key runs again exactly then. The key
+/// keeps the row alive, so an address is never used twice while a key with it is there.
+pub(crate) struct ByPtr<T>(pub(crate) Shared<T>);
+
+impl<T> Clone for ByPtr<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Deref for ByPtr<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> PartialEq for ByPtr<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Shared::same(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for ByPtr<T> {}
+
+impl<T> Hash for ByPtr<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::ptr::hash(Arc::as_ptr(&self.0.0), state);
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for ByPtr<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

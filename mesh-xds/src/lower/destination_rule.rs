@@ -3,17 +3,14 @@
 //! A value that cannot be meant (a negative limit, a port of 0) is left out and said; the rest of the rule stands. What
 //! Istio's validation refuses but an apiserver without webhook lets through ends here, not in a NACK of the data plane.
 
-mod policy;
-mod pool;
+pub(crate) mod policy;
+pub(crate) mod pool;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mesh_api::networking::DestinationRule as Written;
 use mesh_api::{FieldPath, Name, ObjectRef};
-
-pub(crate) use policy::{locality_settings, outlier_detection, zone_aware};
-pub(crate) use pool::{connection_pool, tcp_keepalive};
 
 use super::{Lowered, Told, created};
 use crate::model::destination_rule::{DestinationRule, Origin, Subset};

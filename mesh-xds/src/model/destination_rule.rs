@@ -46,14 +46,6 @@ impl DestinationRule {
         self.subsets.iter().find(|s| s.name == name)
     }
 
-    /// True when some policy of the rule says what counts between localities: endpoints then depend on the caller's.
-    pub fn chooses_by_locality(&self) -> bool {
-        let says = |policy: &Arc<TrafficPolicy>| {
-            policy.locality().is_some() || policy.ports.iter().any(|p| p.policy.locality().is_some())
-        };
-        self.policy.iter().chain(self.subsets.iter().filter_map(|s| s.policy.as_ref())).any(says)
-    }
-
     /// The policy for a port: its port level settings wholesale if there are any, else the rule's policy.
     pub fn policy_for_port(&self, port: u16) -> Option<Arc<TrafficPolicy>> {
         self.policy.as_ref().map(|policy| policy.for_port(port))

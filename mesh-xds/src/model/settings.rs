@@ -35,6 +35,19 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Where captured outbound connections arrive, usually 15001.
+    pub fn outbound_port(&self) -> u16 {
+        u16::try_from(self.mesh.proxy_listen_port).unwrap_or(15001)
+    }
+    /// Where captured inbound connections arrive, usually 15006.
+    pub fn inbound_port(&self) -> u16 {
+        u16::try_from(self.mesh.proxy_inbound_listen_port).unwrap_or(15006)
+    }
+    /// The port of the forward proxy, 0 for none.
+    pub fn http_proxy_port(&self) -> u16 {
+        u16::try_from(self.mesh.proxy_http_port).unwrap_or(0)
+    }
+
     /// The host of a Kubernetes Service: `name.namespace.svc.domain`.
     pub fn service_host(&self, name: &str, namespace: &str) -> mesh_api::Hostname {
         format!("{name}.{namespace}.svc.{}", self.domain).into()

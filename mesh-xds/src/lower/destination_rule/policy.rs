@@ -230,8 +230,7 @@ pub(crate) fn locality_settings(
     })
 }
 
-/// What zone awareness means; the mesh has some too.
-pub(crate) fn zone_aware(settings: &written::ZoneAwareLoadBalancerSetting) -> ZoneAware {
+fn zone_aware(settings: &written::ZoneAwareLoadBalancerSetting) -> ZoneAware {
     ZoneAware {
         enabled: settings.enabled.unwrap_or(true),
         failover: failover(&settings.failover),

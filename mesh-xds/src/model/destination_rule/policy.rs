@@ -113,7 +113,7 @@ impl TrafficPolicy {
         self.load_balancer.as_ref().is_some_and(|lb| lb.algorithm == Algorithm::Passthrough)
     }
 
-    /// What counts between localities, where this policy says it.
+    /// What the policy says of localities.
     pub fn locality(&self) -> Option<&LocalityLb> {
         self.load_balancer.as_ref()?.locality.as_ref()
     }

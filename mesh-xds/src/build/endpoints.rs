@@ -1,0 +1,205 @@
+//! EDS: the endpoints of each cluster that asks for them, grouped by locality.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Locality as PbLocality, Metadata};
+use envoy_types::pb::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint as PbEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+};
+use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
+use mesh_api::Name;
+
+use super::cluster::{
+    Caller, Discovery, Group, discovery, effective_locality, needs_failover, outbound_name, prioritize,
+};
+use super::defaults::MeshDefaults;
+use super::destination;
+use super::{socket_address, u32_value};
+use crate::Resource;
+use crate::class::Client;
+use crate::endpoints::EndpointsOf;
+use crate::memo::Query;
+use crate::model::destination_rule::{DestinationRule, LocalityLb, TrafficPolicy};
+use crate::model::{Endpoint, Health, Labels, Locality, Service, selects};
+use crate::proxy::ProxyType;
+use crate::scope::ScopeOf;
+use crate::shared::ByPtr;
+use crate::view::View;
+
+/// The endpoints of all EDS clusters of a group of proxies.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ClientEndpoints(pub Client);
+
+impl Query for ClientEndpoints {
+    type Out = Vec<Arc<Resource>>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let scope = view.get(&ScopeOf::client(&self.0));
+        let mut out = Vec::new();
+        for service in scope.services.iter().filter(|s| discovery(s, self.0.kind) == Some(Discovery::Eds)) {
+            let rule = destination::outbound(view, &self.0, service).map(ByPtr);
+            let query = ServiceEndpoints::new(view, service, rule, &self.0);
+            out.extend(view.get(&query).iter().cloned());
+        }
+        out
+    }
+}
+
+/// Where a client stands, as far as it matters to the endpoints of a service.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Place {
+    locality: Locality,
+    labels: Labels,
+    network: Name,
+    node: Name,
+}
+
+/// The endpoints of the clusters of one service, for all clients that follow the same rule from the same place.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct ServiceEndpoints {
+    service: ByPtr<Service>,
+    rule: Option<ByPtr<DestinationRule>>,
+    kind: ProxyType,
+    /// The client's place, where endpoints are chosen by it.
+    place: Option<Place>,
+    /// The client's node, for services that stay on it.
+    node: Name,
+}
+
+impl ServiceEndpoints {
+    fn new(
+        view: &View<'_>,
+        service: &crate::Shared<Service>,
+        rule: Option<ByPtr<DestinationRule>>,
+        client: &Client,
+    ) -> Self {
+        let mesh = view.get(&MeshDefaults);
+        let policies = || {
+            let whole = rule.iter().filter_map(|r| r.policy.as_deref());
+            whole.chain(rule.iter().flat_map(|r| r.subsets.iter()).filter_map(|s| s.policy.as_deref()))
+        };
+        let ejects = mesh.outlier_detection.is_some()
+            || policies().any(|p| p.outlier_detection.is_some() || !p.ports.is_empty());
+        let of_rule = policies().filter_map(TrafficPolicy::locality);
+        let by_place = service.traffic_distribution.is_some()
+            || !policies().all(|p| p.ports.is_empty())
+            || of_rule.chain(mesh.locality.as_ref()).any(|l| distributes(l) || needs_failover(l, ejects));
+        let place = by_place.then(|| Place {
+            locality: client.locality.clone(),
+            labels: client.labels.clone(),
+            network: client.network.clone(),
+            node: client.node.clone(),
+        });
+        let node = if service.node_local { client.node.clone() } else { Name::default() };
+        Self { service: ByPtr(service.clone()), rule, kind: client.kind, place, node }
+    }
+}
+
+impl Query for ServiceEndpoints {
+    type Out = Vec<Arc<Resource>>;
+
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let all = view.get(&EndpointsOf(self.service.key()));
+        let mesh = view.get(&MeshDefaults);
+        let none = Labels::new();
+        let mut out = Vec::new();
+        for port in &self.service.ports {
+            let base = self.rule.as_ref().and_then(|rule| rule.policy_for_port(port.number));
+            let subsets = self.rule.iter().flat_map(|rule| rule.subsets.iter());
+            let of_subsets = subsets.map(|s| {
+                (s.name.as_str(), &s.labels, self.rule.as_ref().and_then(|r| r.policy_for_subset(s, port.number)))
+            });
+            for (subset, labels, policy) in std::iter::once(("", &none, base)).chain(of_subsets) {
+                let chosen: Vec<&Endpoint> = all
+                    .iter()
+                    .filter(|e| e.service_port == port.name && selects(labels, &e.labels))
+                    .filter(|e| e.health != Health::Draining)
+                    .filter(|e| self.node.is_empty() || e.node == self.node)
+                    .collect();
+                let name = outbound_name(port.number, subset, self.service.hostname.as_str());
+                let groups = self.groups(&chosen, policy.as_deref(), mesh.locality.as_ref());
+                out.push(Arc::new(encode(name, &chosen, &groups)));
+            }
+        }
+        out
+    }
+}
+
+impl ServiceEndpoints {
+    /// One group a locality, with priorities and weights as the client's place asks for.
+    fn groups(&self, chosen: &[&Endpoint], policy: Option<&TrafficPolicy>, mesh: Option<&LocalityLb>) -> Vec<Group> {
+        let mut by_locality: BTreeMap<&Locality, Group> = BTreeMap::new();
+        for (i, endpoint) in chosen.iter().enumerate() {
+            let group = by_locality.entry(&endpoint.locality).or_insert_with(|| Group {
+                locality: endpoint.locality.clone(),
+                priority: 0,
+                weight: 0,
+                endpoints: Vec::new(),
+            });
+            group.weight = group.weight.saturating_add(endpoint.weight.max(1));
+            group.endpoints.push(i);
+        }
+        let groups: Vec<Group> = by_locality.into_values().collect();
+        let Some(place) = &self.place else { return groups };
+        let rule = policy.and_then(|p| p.locality());
+        let distribution = self.service.traffic_distribution.as_deref();
+        let Some(settings) = effective_locality(mesh, rule, distribution) else { return groups };
+        let caller =
+            Caller { locality: &place.locality, labels: &place.labels, network: &place.network, node: &place.node };
+        let endpoints: Vec<Endpoint> = chosen.iter().map(|e| (*e).clone()).collect();
+        let outlier_detection = policy.is_some_and(|p| p.outlier_detection.is_some());
+        prioritize(&endpoints, groups, &settings, &caller, outlier_detection)
+    }
+}
+
+fn distributes(settings: &LocalityLb) -> bool {
+    matches!(settings, LocalityLb::Locality(settings) if !settings.distribute.is_empty())
+}
+
+fn encode(name: String, chosen: &[&Endpoint], groups: &[Group]) -> Resource {
+    let assignment = ClusterLoadAssignment {
+        cluster_name: name.clone(),
+        endpoints: groups
+            .iter()
+            .map(|group| LocalityLbEndpoints {
+                locality: (!group.locality.is_empty()).then(|| PbLocality {
+                    region: group.locality.region.to_string(),
+                    zone: group.locality.zone.to_string(),
+                    sub_zone: group.locality.subzone.to_string(),
+                }),
+                lb_endpoints: group.endpoints.iter().filter_map(|i| chosen.get(*i)).map(|e| endpoint(e)).collect(),
+                load_balancing_weight: u32_value(group.weight),
+                priority: group.priority,
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    Resource::encode(name, &assignment)
+}
+
+fn endpoint(endpoint: &Endpoint) -> LbEndpoint {
+    let health = match endpoint.health {
+        Health::Healthy => HealthStatus::Unknown,
+        Health::Unhealthy => HealthStatus::Unhealthy,
+        Health::Draining => HealthStatus::Draining,
+    };
+    let address = match endpoint.address.strip_prefix("unix://") {
+        Some(path) => super::pipe_address(path),
+        None => socket_address(&endpoint.address, endpoint.port),
+    };
+    LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(PbEndpoint { address: Some(address), ..Default::default() })),
+        health_status: health as i32,
+        load_balancing_weight: u32_value(endpoint.weight.max(1)),
+        metadata: (!endpoint.tls_mode.is_empty()).then(|| tls_mode(&endpoint.tls_mode)),
+        ..Default::default()
+    }
+}
+
+/// What a cluster's transport socket matches look at.
+fn tls_mode(mode: &Name) -> Metadata {
+    let value = Value { kind: Some(Kind::StringValue(mode.to_string())) };
+    let fields = Struct { fields: [("tlsMode".to_owned(), value)].into() };
+    Metadata { filter_metadata: [("envoy.transport_socket_match".to_owned(), fields)].into(), ..Default::default() }
+}

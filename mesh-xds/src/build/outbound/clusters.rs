@@ -1,0 +1,102 @@
+//! The clusters that a proxy can reach services by: every service and port of its scope, every subset that the rules for
+//! it define, and the special ones.
+
+use std::sync::Arc;
+
+use crate::Resource;
+use crate::build::cluster::{Mode, MtlsMode, Outbound, Traits, black_hole, passthrough};
+use crate::build::defaults::{MeshDefaults, traits};
+use crate::build::destination;
+use crate::class::Client;
+use crate::endpoints::EndpointsOf;
+use crate::memo::Query;
+use crate::model::destination_rule::DestinationRule;
+use crate::model::{Resolution, Service};
+use crate::proxy::ProxyType;
+use crate::shared::ByPtr;
+use crate::view::View;
+
+/// The outbound clusters of a group of proxies.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct OutboundClusters(pub Client);
+
+impl Query for OutboundClusters {
+    type Out = Vec<Arc<Resource>>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let scope = view.get(&super::scope(&self.0));
+        let traits = traits(&self.0);
+        let mut out = Vec::new();
+        for service in &scope.services {
+            if matches!(service.resolution, Resolution::Alias(_)) {
+                continue;
+            }
+            let rule = destination::outbound(view, &self.0, service).map(ByPtr);
+            let traits = match service.resolution {
+                // Names resolve to endpoints within the cluster itself, so the caller's place counts here and not in EDS.
+                Resolution::DnsLb | Resolution::DnsRoundRobinLb => {
+                    Traits { locality: self.0.locality.clone(), labels: self.0.labels.clone(), ..traits.clone() }
+                }
+                _ => traits.clone(),
+            };
+            let query = ServiceClusters { service: ByPtr(service.clone()), rule, traits };
+            out.extend(view.get(&query).iter().cloned());
+        }
+        out.extend(view.get(&SpecialClusters { traits }).iter().cloned());
+        out
+    }
+}
+
+/// The clusters of one service for all proxies that follow the same rule.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct ServiceClusters {
+    service: ByPtr<Service>,
+    rule: Option<ByPtr<DestinationRule>>,
+    traits: Traits,
+}
+
+impl Query for ServiceClusters {
+    type Out = Vec<Arc<Resource>>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let defaults = view.get(&MeshDefaults);
+        let resolves =
+            matches!(self.service.resolution, Resolution::DnsLb | Resolution::DnsRoundRobinLb | Resolution::DynamicDns);
+        let endpoints = if resolves { Some(view.get(&EndpointsOf(self.service.key()))) } else { None };
+        let mut out = Vec::new();
+        for port in &self.service.ports {
+            let of_port: Vec<_> =
+                endpoints.iter().flat_map(|e| e.iter()).filter(|e| e.service_port == port.name).cloned().collect();
+            let clusters = Outbound {
+                service: &self.service,
+                port,
+                rule: self.rule.as_deref(),
+                endpoints: &of_port,
+                subject_alt_names: &self.service.subject_alt_names,
+                mtls: MtlsMode::default(),
+                mode: Mode::Client,
+                defaults: &defaults,
+                traits: &self.traits,
+            }
+            .clusters();
+            out.extend(clusters.into_iter().map(|c| Arc::new(Resource::encode(c.name.clone(), &c))));
+        }
+        out
+    }
+}
+
+/// The clusters that have nothing to do with services.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct SpecialClusters {
+    traits: Traits,
+}
+
+impl Query for SpecialClusters {
+    type Out = Vec<Arc<Resource>>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let defaults = view.get(&MeshDefaults);
+        let mut clusters = vec![black_hole(&defaults)];
+        if self.traits.kind != ProxyType::Router {
+            clusters.push(passthrough(&defaults, &self.traits));
+        }
+        clusters.into_iter().map(|c| Arc::new(Resource::encode(c.name.clone(), &c))).collect()
+    }
+}

@@ -1,0 +1,454 @@
+//! The route configurations of sidecars: one a port, with a virtual host for each service and for each host that only a
+//! virtual service knows.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use envoy_types::pb::envoy::config::route::v3::{
+    DirectResponseAction, Route, RouteAction, RouteConfiguration, VirtualHost, route, route_action,
+};
+use mesh_api::{Hostname, Name};
+use prost::Message;
+use rustc_hash::FxHashMap;
+
+use super::{OutboundPolicy, domains, scope};
+use crate::Resource;
+use crate::build::destination;
+use crate::build::lookup::{HashOf, ScopeLookup};
+use crate::build::route::{MAX_DIRECT_RESPONSE_BODY, RouteContext, default_route, http_routes};
+use crate::build::{bool_value, duration, u32_value};
+use crate::class::Client;
+use crate::memo::Query;
+use crate::model::virtual_service::{Semantics, VirtualService};
+use crate::model::{Port, Protocol, Resolution, Service};
+use crate::resource::TypeUrl;
+use crate::scope::{AliasesOf, MESH, ScopedListener};
+use crate::shared::{ByPtr, Shared};
+use crate::view::View;
+
+/// The route configuration of a forward proxy.
+pub const HTTP_PROXY: &str = "http_proxy";
+
+/// One route configuration of a group of sidecars.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RouteConfig {
+    /// The group.
+    pub client: Client,
+    /// Its name: a port, `host:port`, `http_proxy` or the path of a Unix socket.
+    pub name: Name,
+}
+
+impl Query for RouteConfig {
+    type Out = Arc<Resource>;
+
+    fn run(&self, view: &View<'_>) -> Arc<Resource> {
+        let (port, sniffed) = self.port();
+        let policy = OutboundPolicy::of(view, &self.client);
+        let hosts = view.get(&VirtualHosts {
+            client: self.client.clone(),
+            port,
+            path: if port == 0 { self.name.clone() } else { Name::default() },
+        });
+        let mut encoded: Vec<Bytes> = Vec::with_capacity(hosts.len() + 1);
+        if let Some(host) = sniffed {
+            // The listener belongs to this service alone: whatever the request says, it is meant.
+            let meant = |h: &&VirtualHostPlan| h.domains.iter().any(|d| *d == self.name || *d == host);
+            if let Some(plan) = hosts.iter().find(meant) {
+                let any = VirtualHostPlan { domains: vec!["*".into()], ..plan.clone() };
+                encoded.push((*view.get(&any)).clone());
+            }
+        } else {
+            encoded.extend(hosts.iter().map(|plan| (*view.get(plan)).clone()));
+            encoded.push(field(&catch_all(&policy)));
+        }
+        let head = RouteConfiguration {
+            name: self.name.to_string(),
+            validate_clusters: bool_value(false),
+            max_direct_response_body_size_bytes: u32_value(MAX_DIRECT_RESPONSE_BODY),
+            ignore_port_in_host_matching: true,
+            ..Default::default()
+        };
+        let mut value = Vec::with_capacity(head.encoded_len() + encoded.iter().map(Bytes::len).sum::<usize>());
+        value.put_slice(&head.encode_to_vec());
+        encoded.iter().for_each(|host| value.put_slice(host));
+        Arc::new(Resource::from_value(self.name.clone(), TypeUrl::Route.as_str(), &value))
+    }
+}
+
+impl RouteConfig {
+    /// The port, 0 for a listener of all ports, and for `host:port` the host.
+    fn port(&self) -> (u16, Option<&str>) {
+        if self.name.starts_with("unix://") || self.name == HTTP_PROXY {
+            return (0, None);
+        }
+        match self.name.rsplit_once(':') {
+            Some((host, port)) => (port.parse().unwrap_or(0), Some(host)),
+            None => (self.name.parse().unwrap_or(0), None),
+        }
+    }
+}
+
+/// A virtual host as an encoded field 2 of a `RouteConfiguration`.
+fn field(host: &VirtualHost) -> Bytes {
+    RouteConfiguration { virtual_hosts: vec![host.clone()], ..Default::default() }.encode_to_vec().into()
+}
+
+/// A virtual host as planned; as a query it is the encoded field.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct VirtualHostPlan {
+    name: Name,
+    domains: Vec<Name>,
+    routes: RoutesOf,
+}
+
+/// Where the routes of a virtual host come from.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum RoutesOf {
+    /// A service that no virtual service speaks of.
+    Service { host: Hostname, port: u16, hash: Option<Box<HashOf>> },
+    /// A virtual service.
+    VirtualService(Box<VirtualServiceRoutes>),
+}
+
+impl Query for VirtualHostPlan {
+    type Out = Bytes;
+    fn run(&self, view: &View<'_>) -> Bytes {
+        let routes = match &self.routes {
+            RoutesOf::Service { host, port, hash } => {
+                let cluster = format!("outbound|{port}||{host}");
+                let hash = hash.as_ref().and_then(|query| (*view.get(&**query)).clone());
+                vec![default_route(&cluster, &format!("{host}:{port}/*"), None, hash)]
+            }
+            RoutesOf::VirtualService(query) => (*view.get(&**query)).clone(),
+        };
+        field(&VirtualHost {
+            name: self.name.to_string(),
+            domains: self.domains.iter().map(Name::to_string).collect(),
+            routes,
+            include_request_attempt_count: true,
+            ..Default::default()
+        })
+    }
+}
+
+/// The routes that a virtual service means for a group of sidecars on a port.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct VirtualServiceRoutes {
+    virtual_service: ByPtr<VirtualService>,
+    client: Client,
+    port: u16,
+}
+
+impl Query for VirtualServiceRoutes {
+    type Out = Vec<Route>;
+    fn run(&self, view: &View<'_>) -> Vec<Route> {
+        let gateways = [Name::from(MESH)];
+        let lookup = ScopeLookup { view, client: &self.client, port: self.port };
+        let ctx = RouteContext {
+            namespace: &self.client.namespace,
+            labels: &self.client.labels,
+            gateways: &gateways,
+            port: self.port,
+            tls: false,
+            default_retries: None,
+            append_x_forwarded_host: false,
+            lookup: &lookup,
+        };
+        http_routes(&self.virtual_service, &ctx)
+    }
+}
+
+/// The virtual hosts of a port, sorted by name. For port 0: of all ports.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct VirtualHosts {
+    client: Client,
+    port: u16,
+    /// The Unix socket of an egress listener, or `http_proxy`; empty for a port.
+    path: Name,
+}
+
+impl Query for VirtualHosts {
+    type Out = Vec<VirtualHostPlan>;
+
+    fn run(&self, view: &View<'_>) -> Vec<VirtualHostPlan> {
+        let scope = view.get(&scope(&self.client));
+        let Some(listener) = scope.listeners.iter().find(|l| self.is_of(l)) else { return Vec::new() };
+        // An egress listener that is a forward proxy serves all ports, whatever its own.
+        let is_proxy = listener.listener.port.as_ref().is_some_and(|p| p.protocol == Protocol::HttpProxy);
+        let port = if is_proxy { 0 } else { self.port };
+        Hosts::new(view, &self.client, listener, port).plan()
+    }
+}
+
+impl VirtualHosts {
+    fn is_of(&self, scoped: &ScopedListener) -> bool {
+        match &scoped.listener.port {
+            None => true,
+            Some(port) if port.number == 0 => scoped.listener.bind == self.path,
+            Some(port) => port.number == self.port,
+        }
+    }
+}
+
+/// A group of hosts on one port that share their routes.
+struct Wrapper {
+    port: u16,
+    hosts: Vec<Name>,
+    services: Vec<(Shared<Service>, Port)>,
+    routes: Option<Box<VirtualServiceRoutes>>,
+}
+
+struct Hosts<'h, 'v> {
+    view: &'h View<'v>,
+    client: &'h Client,
+    listener: &'h ScopedListener,
+    port: u16,
+    /// Services that have the port, by host; the last one of a host counts, as in Istio.
+    services: BTreeMap<Hostname, Shared<Service>>,
+}
+
+impl<'h, 'v> Hosts<'h, 'v> {
+    fn new(view: &'h View<'v>, client: &'h Client, listener: &'h ScopedListener, port: u16) -> Self {
+        let services = listener
+            .services
+            .iter()
+            .filter(|s| port == 0 || s.port(port).is_some())
+            .map(|s| (s.hostname.clone(), s.clone()))
+            .collect();
+        Self { view, client, listener, port, services }
+    }
+
+    fn plan(self) -> Vec<VirtualHostPlan> {
+        let wrappers = self.wrappers();
+        let known: HashSet<String> = wrappers
+            .iter()
+            .flat_map(|w| w.services.iter().map(|(s, _)| (s, w.port)))
+            .flat_map(|(s, port)| [domains::host_port(s.hostname.as_str(), port), s.hostname.to_string()])
+            .collect();
+        let mut names: HashSet<Name> = HashSet::new();
+        let mut taken: HashSet<String> = HashSet::new();
+        let mut out: Vec<(u16, VirtualHostPlan)> = Vec::new();
+        for wrapper in &wrappers {
+            let plain = wrapper.hosts.iter().map(|h| (h.clone(), None));
+            let of_services = wrapper.services.iter().map(|(s, p)| (s.hostname.name().clone(), Some((s, p))));
+            for (host, service) in plain.chain(of_services) {
+                let name: Name = domains::host_port(&host, wrapper.port).into();
+                if !names.insert(name.clone()) {
+                    continue;
+                }
+                let (all, short) = match service {
+                    None => (vec![domains::bracketed(&host)], Vec::new()),
+                    Some((service, _)) => {
+                        let aliases = self.view.get(&AliasesOf(service.hostname.clone()));
+                        let with_port = (self.port == 0).then_some(wrapper.port);
+                        let d = domains::of_service(service, &aliases, &self.client.dns_domain, with_port);
+                        (d.all, d.short)
+                    }
+                };
+                let free: Vec<Name> = all
+                    .into_iter()
+                    .filter(|d| !(short.contains(d) && known.contains(d)))
+                    .filter(|d| taken.insert(d.to_lowercase()))
+                    .map(Name::from)
+                    .collect();
+                if free.is_empty() {
+                    continue;
+                }
+                let routes = match (&wrapper.routes, service) {
+                    (Some(routes), _) => RoutesOf::VirtualService(routes.clone()),
+                    (None, Some((s, p))) => {
+                        // The client is part of the plan only where there may be a hash, so that clients share all other services.
+                        let hash = HashOf {
+                            client: self.client.clone(),
+                            host: s.hostname.clone(),
+                            port: p.number,
+                            subset: Name::default(),
+                        };
+                        let hash = destination::outbound(self.view, self.client, s).map(|_| Box::new(hash));
+                        RoutesOf::Service { host: s.hostname.clone(), port: p.number, hash }
+                    }
+                    (None, None) => continue,
+                };
+                out.push((wrapper.port, VirtualHostPlan { name, domains: free, routes }));
+            }
+        }
+        let mut out: Vec<VirtualHostPlan> =
+            if self.port == 0 { merged(out) } else { out.into_iter().map(|(_, h)| h).collect() };
+        out.sort_by(|a, b| a.name.cmp(&b.name));
+        out
+    }
+
+    fn wrappers(&self) -> Vec<Wrapper> {
+        let most_specific = self.most_specific();
+        let mut out = Vec::new();
+        let mut spoken_for: HashSet<Hostname> = HashSet::new();
+        for vs in &self.listener.virtual_services {
+            // On port 80 a virtual service also speaks for hosts that no service has.
+            if self.port != 80 && !self.concerns(vs) {
+                continue;
+            }
+            for wrapper in self.of_virtual_service(vs, &most_specific) {
+                spoken_for.extend(wrapper.services.iter().map(|(s, _)| s.hostname.clone()));
+                out.push(wrapper);
+            }
+        }
+        for (host, service) in &self.services {
+            if spoken_for.contains(host) || matches!(service.resolution, Resolution::Alias(_)) {
+                continue;
+            }
+            for port in self.http_ports(service) {
+                out.push(Wrapper {
+                    port: port.number,
+                    hosts: Vec::new(),
+                    services: vec![(service.clone(), port.clone())],
+                    routes: None,
+                });
+            }
+        }
+        out
+    }
+
+    fn http_ports<'s>(&self, service: &'s Service) -> impl Iterator<Item = &'s Port> + use<'s> {
+        let only = self.port;
+        service.ports.iter().filter(move |p| (only == 0 || p.number == only) && p.protocol.is_http_or_sniffed())
+    }
+
+    /// True when a virtual service has a host that one of the services bears.
+    fn concerns(&self, vs: &VirtualService) -> bool {
+        vs.hosts.iter().any(|h| {
+            self.services.contains_key(h)
+                || (h.is_wildcard() && self.services.keys().any(|s| h.matches(s)))
+                || self.services.keys().any(|s| s.is_wildcard() && h.matches(s))
+        })
+    }
+
+    /// For each service the virtual service whose host fits it best: of wildcards only the most specific one counts.
+    fn most_specific(&self) -> FxHashMap<Hostname, ByPtr<VirtualService>> {
+        let mut exact: FxHashMap<&Hostname, &Shared<VirtualService>> = FxHashMap::default();
+        let mut wild: Vec<(&Hostname, &Shared<VirtualService>)> = Vec::new();
+        for vs in &self.listener.virtual_services {
+            for host in &vs.hosts {
+                if !host.is_wildcard() {
+                    exact.entry(host).or_insert(vs);
+                } else if !wild.iter().any(|(h, _)| *h == host) {
+                    wild.push((host, vs));
+                }
+            }
+        }
+        wild.sort_by(|(a, _), (b, _)| b.as_str().len().cmp(&a.as_str().len()));
+        let best = |host: &Hostname| {
+            exact.get(host).copied().or_else(|| wild.iter().find(|(h, _)| h.covers(host)).map(|(_, vs)| *vs))
+        };
+        self.listener
+            .services
+            .iter()
+            .filter_map(|s| Some((s.hostname.clone(), ByPtr(best(&s.hostname)?.clone()))))
+            .collect()
+    }
+
+    fn of_virtual_service(
+        &self,
+        vs: &Shared<VirtualService>,
+        most_specific: &FxHashMap<Hostname, ByPtr<VirtualService>>,
+    ) -> Vec<Wrapper> {
+        let this = ByPtr(vs.clone());
+        let mut hosts: Vec<Name> = Vec::new();
+        let mut services: Vec<Shared<Service>> = Vec::new();
+        for host in vs.hosts.iter().filter(|h| !h.is_wildcard()) {
+            match self.services.get(host) {
+                Some(service) => services.push(service.clone()),
+                None => hosts.push(host.name().clone()),
+            }
+        }
+        for host in vs.hosts.iter().filter(|h| h.is_wildcard()) {
+            if vs.semantics == Semantics::Gateway {
+                hosts.push(host.name().clone());
+                continue;
+            }
+            let mut found = false;
+            for (of, service) in self.services.iter().filter(|(of, _)| of.matches(host)) {
+                found = true;
+                if most_specific.get(of) == Some(&this) {
+                    services.push(service.clone());
+                }
+            }
+            if !found {
+                hosts.push(host.name().clone());
+            }
+        }
+        if vs.semantics == Semantics::Gateway {
+            // A route of the Gateway API counts for its own namespace's services, or for its own namespace's callers.
+            services.retain(|s| s.namespace == vs.namespace || self.client.namespace == vs.namespace);
+            if services.is_empty() {
+                return Vec::new();
+            }
+        }
+        let mut by_port: BTreeMap<u16, Vec<(Shared<Service>, Port)>> = BTreeMap::new();
+        for service in &services {
+            for port in self.http_ports(service) {
+                by_port.entry(port.number).or_default().push((service.clone(), port.clone()));
+            }
+        }
+        if by_port.is_empty() && self.port == 80 {
+            by_port.insert(80, Vec::new());
+        }
+        let mut out = Vec::new();
+        for (port, services) in by_port {
+            let query = VirtualServiceRoutes { virtual_service: this.clone(), client: self.client.clone(), port };
+            // A rule may not be meant for this port or these callers; then the services have their own routes.
+            if self.view.get(&query).is_empty() {
+                continue;
+            }
+            out.push(Wrapper { port, hosts: hosts.clone(), services, routes: Some(Box::new(query)) });
+        }
+        out
+    }
+}
+
+/// One table for all ports: requests that name no port mean port 80.
+fn merged(hosts: Vec<(u16, VirtualHostPlan)>) -> Vec<VirtualHostPlan> {
+    hosts
+        .into_iter()
+        .filter_map(|(port, mut host)| {
+            if port != 80 {
+                host.domains.retain(|d| d.contains(':'));
+            }
+            (!host.domains.is_empty()).then_some(host)
+        })
+        .collect()
+}
+
+/// The virtual host for hosts that nobody knows.
+fn catch_all(policy: &OutboundPolicy) -> VirtualHost {
+    let (name, action) = match policy {
+        OutboundPolicy::RegistryOnly => {
+            ("block_all", route::Action::DirectResponse(DirectResponseAction { status: 502, ..Default::default() }))
+        }
+        OutboundPolicy::AllowAny | OutboundPolicy::EgressProxy(_) => (
+            "allow_any",
+            route::Action::Route(RouteAction {
+                cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(policy.cluster().into())),
+                // Unknown services have unknown habits: no limit of ours.
+                timeout: duration(0),
+                max_stream_duration: Some(route_action::MaxStreamDuration {
+                    max_stream_duration: duration(0),
+                    grpc_timeout_header_max: duration(0),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+        ),
+    };
+    let all = envoy_types::pb::envoy::config::route::v3::RouteMatch {
+        path_specifier: Some(envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier::Prefix("/".into())),
+        ..Default::default()
+    };
+    VirtualHost {
+        name: name.into(),
+        domains: vec!["*".into()],
+        routes: vec![Route { name: name.into(), r#match: Some(all), action: Some(action), ..Default::default() }],
+        include_request_attempt_count: true,
+        ..Default::default()
+    }
+}

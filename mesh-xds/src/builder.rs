@@ -1,0 +1,74 @@
+//! The public face of the builders: a snapshot, a proxy and a type in; everything of that type that the proxy should have
+//! out. All proxies and all snapshots share one memo.
+
+use std::sync::Arc;
+
+use crate::build::endpoints::ClientEndpoints;
+use crate::build::outbound::clusters::OutboundClusters;
+use crate::build::outbound::{OutboundListeners, OutboundRoutes};
+use crate::class::{Class, ClassOf};
+use crate::memo::{Memo, Query, Stats};
+use crate::proxy::{Proxy, ProxyType};
+use crate::resource::{Resource, ResourceSet, TypeUrl};
+use crate::snapshot::Snapshot;
+use crate::view::View;
+
+/// Builds what proxies are sent.
+///
+/// ```
+/// use std::sync::Arc;
+/// use mesh_xds::{Builder, Proxy, Snapshot, TypeUrl};
+///
+/// let proxy = Arc::new(Proxy::sidecar("app.default", "default", [10, 0, 0, 1].into()));
+/// let listeners = Builder::default().build(&Snapshot::default(), &proxy, TypeUrl::Listener);
+/// assert!(listeners.get("virtualOutbound").is_some());
+/// ```
+#[derive(Default, Debug)]
+pub struct Builder {
+    memo: Memo,
+}
+
+impl Builder {
+    /// Everything of a type that the proxy should have, sorted by name. Proxies of one class get the same set, and an
+    /// unchanged set is the same allocation as before.
+    pub fn build(&self, snapshot: &Snapshot, proxy: &Arc<Proxy>, kind: TypeUrl) -> ResourceSet {
+        self.memo.with(snapshot, |view| {
+            let class = (*view.get(&ClassOf(proxy.clone()))).clone();
+            (*view.get(&ResourcesOf { class, kind })).clone()
+        })
+    }
+
+    /// The class of a proxy: proxies with equal classes are sent the same.
+    pub fn class(&self, snapshot: &Snapshot, proxy: &Arc<Proxy>) -> Arc<Class> {
+        self.memo.with(snapshot, |view| (*view.get(&ClassOf(proxy.clone()))).clone())
+    }
+
+    /// What the builders have done so far.
+    pub fn stats(&self) -> Stats {
+        self.memo.stats()
+    }
+}
+
+/// Everything of a type for a class of proxies.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct ResourcesOf {
+    class: Arc<Class>,
+    kind: TypeUrl,
+}
+
+impl Query for ResourcesOf {
+    type Out = ResourceSet;
+    fn run(&self, view: &View<'_>) -> ResourceSet {
+        let client = &self.class.client;
+        let sidecar = client.kind == ProxyType::Sidecar;
+        let mut out: Vec<Arc<Resource>> = Vec::new();
+        match self.kind {
+            TypeUrl::Cluster => out.extend(view.get(&OutboundClusters(client.clone())).iter().cloned()),
+            TypeUrl::Endpoint => out.extend(view.get(&ClientEndpoints(client.clone())).iter().cloned()),
+            TypeUrl::Listener if sidecar => out.extend(view.get(&OutboundListeners(client.clone())).iter().cloned()),
+            TypeUrl::Route if sidecar => out.extend(view.get(&OutboundRoutes(client.clone())).iter().cloned()),
+            _ => {}
+        }
+        ResourceSet::new(out)
+    }
+}
