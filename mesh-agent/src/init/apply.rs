@@ -162,7 +162,11 @@ impl Tools {
         if config.tproxy && config.captures_inbound() {
             let (mark, table) = (config.tproxy_mark.as_str(), config.tproxy_table.as_str());
             for family in ["-4", "-6"].into_iter().filter(|family| *family == "-4" || config.pod.ipv6) {
-                commands.push(vec![family, "rule", verb, "fwmark", mark, "lookup", table]);
+                // The kernel takes the same routing rule again and again, so each that is there goes first.
+                while self.run("ip", &[family, "rule", "del", "fwmark", mark, "lookup", table], None).is_ok() {}
+                if !cleanup {
+                    commands.push(vec![family, "rule", "add", "fwmark", mark, "lookup", table]);
+                }
                 commands.push(vec![family, "route", verb, "local", "default", "dev", "lo", "table", table]);
             }
         }
