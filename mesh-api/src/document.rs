@@ -8,6 +8,7 @@
 
 mod compose;
 pub(crate) mod de;
+mod json;
 mod node;
 mod scalar;
 mod split;

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use super::node::{Key, Mark, Node, Value};
-use super::scalar;
+use super::{json, scalar};
 
 /// Deepest nesting of a document. No Kubernetes kind comes near; schemas of CRDs stay below 60.
 pub const MAX_DEPTH: usize = 128;
@@ -31,19 +31,20 @@ impl Refusal {
     }
 }
 
-enum Frame<'a> {
+pub(super) enum Frame<'a> {
     Sequence { items: Vec<Node<'a>>, mark: Mark, anchor: usize },
     Mapping { entries: Vec<(Key<'a>, Node<'a>)>, merged: Vec<Node<'a>>, key: Pending<'a>, mark: Mark, anchor: usize },
 }
 
 /// The key whose value comes next.
-enum Pending<'a> {
+pub(super) enum Pending<'a> {
     None,
     Key(Key<'a>),
     Merge,
 }
 
-struct Composer<'a, 'm> {
+/// The tree under construction, and what it has cost so far.
+pub(super) struct Composer<'a, 'm> {
     stack: Vec<Frame<'a>>,
     anchors: HashMap<usize, Node<'a>>,
     nodes: usize,
@@ -55,6 +56,9 @@ struct Composer<'a, 'm> {
 /// Reads the YAML documents of one piece of text whose first line is line `first_line` of its file. Documents before
 /// an error are kept; what comes after it in this piece is lost. Empty documents are left out.
 pub(super) fn compose(text: &str, first_line: u32) -> Vec<Result<Node<'_>, Refusal>> {
+    if let Some(out) = json::read(text, first_line) {
+        return out;
+    }
     match once(text, first_line, &[]) {
         (out, None) => out,
         (out, Some(line)) => relaxed(text, first_line, line).unwrap_or(out),
@@ -97,26 +101,40 @@ const SHIFT: &str = match std::str::from_utf8(&[b' '; 512]) {
 /// How many bytes may be read again for the sake of brackets that stand too far left.
 const MAX_RELAXED: usize = 8 << 20;
 
+/// What is missing at the end is missed after it; the last line that says something is where to look.
+fn not_past(text: &str, first_line: u32, mark: Mark) -> Mark {
+    let lines = text.trim_end().bytes().filter(|&b| b == b'\n').count();
+    let last = first_line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+    if mark.line > last { Mark { line: last, column: 0 } } else { mark }
+}
+
 /// The documents, and the line (of the piece) of a bracket that stands too far left.
 fn once<'a>(text: &'a str, first_line: u32, moved: &[usize]) -> (Vec<Result<Node<'a>, Refusal>>, Option<usize>) {
     let mut out = Vec::new();
     let mut composer = Composer { stack: Vec::new(), anchors: HashMap::new(), nodes: 0, aliased: 0, first_line, moved };
     let mut parser = Parser::new_from_str(text);
     let mut too_far_left = None;
+    // A document counts once it has ended: what follows its root may still show that it was none.
+    let mut finished = None;
     while let Some(next) = parser.next_event() {
         let step = match next {
             Ok((Event::StreamEnd, _)) => break,
+            Ok((Event::DocumentEnd, _)) => {
+                out.extend(finished.take().filter(|node: &Node<'_>| !matches!(node.value, Value::Null)).map(Ok));
+                continue;
+            }
             Ok((event, span)) => composer.event(event, &span),
             Err(error) => {
                 too_far_left = matches!(error.info(), "invalid indentation" | "invalid indentation in flow construct")
                     .then(|| error.marker().line());
                 let mark = composer.mark(error.marker().line(), error.marker().col());
+                let mark = not_past(text, first_line, mark);
                 Err(Refusal::new("InvalidYAML", mark, format!("not YAML: {}", error.info())))
             }
         };
         match step {
-            Ok(None | Some(Node { value: Value::Null, .. })) => {}
-            Ok(Some(document)) => out.push(Ok(document)),
+            Ok(None) => {}
+            Ok(document) => finished = document,
             Err(refusal) => {
                 out.push(Err(refusal));
                 break;
@@ -126,7 +144,18 @@ fn once<'a>(text: &'a str, first_line: u32, moved: &[usize]) -> (Vec<Result<Node
     (out, too_far_left)
 }
 
-impl<'a> Composer<'a, '_> {
+impl<'a, 'm> Composer<'a, 'm> {
+    pub(super) fn new(first_line: u32, moved: &'m [usize]) -> Self {
+        Self { stack: Vec::new(), anchors: HashMap::new(), nodes: 0, aliased: 0, first_line, moved }
+    }
+
+    /// Begins another document.
+    pub(super) fn reset(&mut self) {
+        self.stack.clear();
+        self.anchors.clear();
+        (self.nodes, self.aliased) = (0, 0);
+    }
+
     fn mark(&self, line: usize, column: usize) -> Mark {
         let moved = if self.moved.binary_search(&line).is_ok() { SHIFT.len() } else { 0 };
         let column = column.saturating_sub(moved);
@@ -141,9 +170,7 @@ impl<'a> Composer<'a, '_> {
         let mark = self.mark(span.start.line(), span.start.col());
         match event {
             Event::DocumentStart(_) => {
-                self.stack.clear();
-                self.anchors.clear();
-                (self.nodes, self.aliased) = (0, 0);
+                self.reset();
                 Ok(None)
             }
             Event::Scalar(text, style, anchor, tag) => {
@@ -177,16 +204,7 @@ impl<'a> Composer<'a, '_> {
                     Frame::Mapping { entries: Vec::new(), merged: Vec::new(), key: Pending::None, mark, anchor };
                 self.open(frame, mark)
             }
-            Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
-                Some(Frame::Sequence { items, mark, anchor }) => {
-                    self.close(Node { value: Value::Sequence(items), mark }, anchor)
-                }
-                Some(Frame::Mapping { entries, merged, mark, anchor, .. }) => {
-                    let entries = merge(entries, merged)?;
-                    self.close(Node { value: Value::Mapping(entries), mark }, anchor)
-                }
-                None => Ok(None),
-            },
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => {
                 let Some(node) = self.anchors.get(&anchor) else {
                     return Err(Refusal::new("InvalidYAML", mark, "the alias names no anchor before it"));
@@ -210,7 +228,7 @@ impl<'a> Composer<'a, '_> {
         matches!(self.stack.last(), Some(Frame::Mapping { key: Pending::None, .. }))
     }
 
-    fn set_key(&mut self, new: Key<'a>, merges: bool) -> Result<(), Refusal> {
+    pub(super) fn set_key(&mut self, new: Key<'a>, merges: bool) -> Result<(), Refusal> {
         if let Some(Frame::Mapping { entries, key, .. }) = self.stack.last_mut() {
             if !merges
                 && entries.len() <= SMALL
@@ -223,7 +241,7 @@ impl<'a> Composer<'a, '_> {
         Ok(())
     }
 
-    fn open(&mut self, frame: Frame<'a>, mark: Mark) -> Result<Option<Node<'a>>, Refusal> {
+    pub(super) fn open(&mut self, frame: Frame<'a>, mark: Mark) -> Result<Option<Node<'a>>, Refusal> {
         if self.expects_key() {
             return Err(Refusal::new("InvalidYAML", mark, "a key must be a scalar"));
         }
@@ -234,15 +252,28 @@ impl<'a> Composer<'a, '_> {
         Ok(None)
     }
 
-    fn close(&mut self, node: Node<'a>, anchor: usize) -> Result<Option<Node<'a>>, Refusal> {
+    /// Ends the innermost list or mapping; gives it back when it is the whole document.
+    pub(super) fn close(&mut self) -> Result<Option<Node<'a>>, Refusal> {
+        let (node, anchor) = match self.stack.pop() {
+            Some(Frame::Sequence { items, mark, anchor }) => (Node { value: Value::Sequence(items), mark }, anchor),
+            Some(Frame::Mapping { entries, merged, mark, anchor, .. }) => {
+                (Node { value: Value::Mapping(merge(entries, merged)?), mark }, anchor)
+            }
+            None => return Ok(None),
+        };
         if anchor > 0 {
             self.anchor(anchor, &node)?;
         }
         self.complete(node)
     }
 
+    /// The innermost open list or mapping.
+    pub(super) fn innermost(&self) -> Option<&Frame<'a>> {
+        self.stack.last()
+    }
+
     /// Puts a finished value where it belongs; gives it back when it is the whole document.
-    fn complete(&mut self, node: Node<'a>) -> Result<Option<Node<'a>>, Refusal> {
+    pub(super) fn complete(&mut self, node: Node<'a>) -> Result<Option<Node<'a>>, Refusal> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
             let message = format!("more than {MAX_NODES} values in one document; split it with `---`");
