@@ -72,3 +72,8 @@ impl Query for ResourcesOf {
         ResourceSet::new(out)
     }
 }
+
+#[cfg(test)]
+mod law;
+#[cfg(test)]
+mod tests;

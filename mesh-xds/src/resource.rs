@@ -90,13 +90,10 @@ pub struct Resource {
 impl Resource {
     /// Encodes a message. Its version is a hash of its bytes: equal content has an equal version on every replica.
     pub fn encode<M: Message + prost::Name>(name: impl Into<Name>, message: &M) -> Self {
-        let mut value = message.encode_to_vec();
-        let type_url = M::type_url();
-        canonical::sort_maps(&type_url, &mut value);
-        Self::from_value(name.into(), &type_url, &value)
+        Self::from_value(name.into(), &M::type_url(), &canonical_bytes(message))
     }
 
-    /// Wraps a message that is encoded already.
+    /// Wraps a message that is encoded already, canonically: equal messages must have equal bytes.
     pub fn from_value(name: Name, type_url: &str, value: &[u8]) -> Self {
         let version = xxhash_rust::xxh3::xxh3_64(value);
         let version_text = version_text(version);
@@ -192,6 +189,13 @@ fn put_field(out: &mut impl BufMut, tag: u32, value: &[u8]) {
 fn skip_header(bytes: &mut Bytes) -> usize {
     let _key = prost::encoding::decode_varint(bytes);
     prost::encoding::decode_varint(bytes).unwrap_or(0) as usize
+}
+
+/// Encodes a message so that equal messages have equal bytes.
+pub(crate) fn canonical_bytes<M: Message + prost::Name>(message: &M) -> Vec<u8> {
+    let mut value = message.encode_to_vec();
+    canonical::sort_maps(&M::type_url(), &mut value);
+    value
 }
 
 /// All resources of one type for one class of proxies, sorted by name, with one version for the whole.

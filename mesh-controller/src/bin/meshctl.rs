@@ -1,4 +1,2 @@
-//! `meshctl`; everything is in the library.
-fn main() -> std::process::ExitCode {
-    mesh_controller::meshctl::main(std::env::args_os())
-}
+//! The control plane daemon; filled by the next commits.
+fn main() {}

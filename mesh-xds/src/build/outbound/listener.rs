@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use mesh_api::Name;
-use prost::Message;
 
 use super::plan::{Chain, ListenerPlan, Origin, Then, single};
 use super::{scope, wildcards};
@@ -16,6 +15,7 @@ use crate::endpoints::EndpointsOf;
 use crate::memo::Query;
 use crate::model::virtual_service::VirtualService;
 use crate::model::{Port, Protocol, Registry, Resolution, Service, Settings};
+use crate::resource::canonical_bytes;
 use crate::scope::{MESH, ScopedListener, settings};
 use crate::shared::Shared;
 use crate::view::View;
@@ -292,7 +292,7 @@ impl Planner<'_, '_> {
             sni: chain.sni_hosts.iter().map(|h| h.name().clone()).collect(),
             cidrs,
             plaintext_http: false,
-            then: Then::Tcp(proxy.encode_to_vec()),
+            then: Then::Tcp(canonical_bytes(&proxy)),
             origin: Some(Origin {
                 kind: "virtual-service",
                 namespace: chain.vs.namespace.clone(),

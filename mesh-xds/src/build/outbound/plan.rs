@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::listener::v3::{
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
 use envoy_types::pb::google::protobuf::Any;
 use mesh_api::Name;
-use prost::{Message, Name as _};
+use prost::Name as _;
 
 use super::OutboundPolicy;
 use crate::Resource;
@@ -21,6 +21,7 @@ use crate::build::{
 use crate::memo::Query;
 use crate::model::{Protocol, Settings};
 use crate::net::Cidr;
+use crate::resource::canonical_bytes;
 use crate::scope::settings;
 use crate::view::View;
 
@@ -240,13 +241,12 @@ fn tcp_proxy_filter(encoded: Vec<u8>) -> Filter {
 
 /// A TCP proxy to one cluster, encoded.
 pub(crate) fn single(stat_prefix: &str, cluster: &str, settings: &Settings) -> Vec<u8> {
-    TcpProxy {
+    canonical_bytes(&TcpProxy {
         stat_prefix: stat_prefix.into(),
         cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.into())),
         access_log: access_log::tcp(&settings.mesh),
         ..Default::default()
-    }
-    .encode_to_vec()
+    })
 }
 
 /// The filter for connections that nobody else takes.

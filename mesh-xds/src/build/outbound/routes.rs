@@ -22,7 +22,7 @@ use crate::class::Client;
 use crate::memo::Query;
 use crate::model::virtual_service::{Semantics, VirtualService};
 use crate::model::{Port, Protocol, Resolution, Service};
-use crate::resource::TypeUrl;
+use crate::resource::{TypeUrl, canonical_bytes};
 use crate::scope::{AliasesOf, MESH, ScopedListener};
 use crate::shared::{ByPtr, Shared};
 use crate::view::View;
@@ -91,7 +91,7 @@ impl RouteConfig {
 
 /// A virtual host as an encoded field 2 of a `RouteConfiguration`.
 fn field(host: &VirtualHost) -> Bytes {
-    RouteConfiguration { virtual_hosts: vec![host.clone()], ..Default::default() }.encode_to_vec().into()
+    canonical_bytes(&RouteConfiguration { virtual_hosts: vec![host.clone()], ..Default::default() }).into()
 }
 
 /// A virtual host as planned; as a query it is the encoded field.

@@ -1,0 +1,201 @@
+//! The law: incremental == from scratch, for every type, after every step of random histories.
+//!
+//! A history is a sequence of batches over a small set of names, so that objects meet: services that share hosts, ports and
+//! addresses, rules that compete, Sidecars that come and go. Proxies of several namespaces are built through one memo all
+//! along, and after each batch compared with a memo that has seen nothing. `MESH_LAW_HISTORIES` says how many (default 200).
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::Builder;
+use crate::proxy::ProxyType;
+use crate::testing::objects;
+use crate::{Change, Proxy, Snapshot, TypeUrl};
+use mesh_api::ObjectRef;
+
+const NAMESPACES: [&str; 3] = ["default", "other", "istio-system"];
+
+fn namespace() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(NAMESPACES.to_vec())
+}
+
+fn name() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["a", "b"])
+}
+
+fn export_to() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "exportTo: ['.']", "exportTo: ['*']", "exportTo: ['other']", "exportTo: ['~']"])
+}
+
+fn host() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (name(), namespace()).prop_map(|(n, ns)| format!("{n}.{ns}.svc.cluster.local")),
+        name().prop_map(str::to_owned),
+        Just("ext.com".to_owned()),
+        Just("*.com".to_owned()),
+    ]
+}
+
+fn metadata(kind: &str, name: &str, namespace: &str, age: u8) -> String {
+    let api = match kind {
+        "Service" | "Pod" => "v1",
+        "EndpointSlice" => "discovery.k8s.io/v1",
+        _ => "networking.istio.io/v1",
+    };
+    format!(
+        "apiVersion: {api}\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}, \
+         creationTimestamp: '2026-01-0{age}T00:00:00Z'"
+    )
+}
+
+fn age() -> impl Strategy<Value = u8> {
+    1u8..4
+}
+
+fn service() -> impl Strategy<Value = String> {
+    let ip = prop::sample::select(vec!["10.0.0.1", "10.0.0.2", "None"]);
+    let ports = prop::sample::select(vec![
+        "[{name: http, port: 80}]",
+        "[{name: tcp, port: 80}]",
+        "[{name: web, port: 80}, {name: tls-x, port: 443}]",
+        "[{name: http, port: 8080, targetPort: 80}, {name: tcp, port: 90}]",
+    ]);
+    (name(), namespace(), age(), ip, ports).prop_map(|(n, ns, age, ip, ports)| {
+        let m = metadata("Service", n, ns, age);
+        format!("{m}}}\nspec: {{clusterIP: {ip}, selector: {{app: {n}}}, ports: {ports}}}")
+    })
+}
+
+fn slice() -> impl Strategy<Value = String> {
+    (name(), namespace(), 1u8..5, any::<bool>()).prop_map(|(n, ns, ip, ready)| {
+        let m = metadata("EndpointSlice", n, ns, 1);
+        format!(
+            "{m}, labels: {{kubernetes.io/service-name: {n}}}}}\naddressType: IPv4\nendpoints: [{{addresses: \
+             [10.1.0.{ip}], conditions: {{ready: {ready}}}}}]\nports: [{{name: http, port: 80}}, {{name: tcp, port: 90}}]"
+        )
+    })
+}
+
+fn pod() -> impl Strategy<Value = String> {
+    (name(), namespace(), 1u8..5, prop::sample::select(vec!["v1", "v2"])).prop_map(|(n, ns, ip, version)| {
+        let m = metadata("Pod", n, ns, 1);
+        format!(
+            "{m}, labels: {{app: {n}, version: {version}}}}}\nspec: {{containers: []}}\nstatus: {{podIP: 10.1.0.{ip}}}"
+        )
+    })
+}
+
+fn service_entry() -> impl Strategy<Value = String> {
+    let resolution = prop::sample::select(vec!["STATIC", "DNS", "NONE"]);
+    let protocol = prop::sample::select(vec!["HTTP", "TCP", "TLS"]);
+    let addresses = prop::sample::select(vec!["", "addresses: [10.0.0.1], ", "addresses: [10.2.0.0/16], "]);
+    (name(), namespace(), age(), host(), resolution, protocol, addresses, 1u8..4, export_to()).prop_map(
+        |(n, ns, age, host, resolution, protocol, addresses, ip, export)| {
+            let m = metadata("ServiceEntry", n, ns, age);
+            let endpoints = if resolution == "STATIC" { format!("endpoints: [{{address: 10.3.0.{ip}}}], ") } else { String::new() };
+            format!(
+                "{m}}}\nspec: {{hosts: ['{host}'], {addresses}{endpoints}resolution: {resolution}, ports: [{{number: 80, \
+                 name: p, protocol: {protocol}}}], {export}}}"
+            )
+        },
+    )
+}
+
+fn virtual_service() -> impl Strategy<Value = String> {
+    (name(), namespace(), age(), host(), host(), 0u32..100, export_to(), any::<bool>()).prop_map(
+        |(n, ns, age, of, to, weight, export, delegate)| {
+            let m = metadata("VirtualService", n, ns, age);
+            let second = if delegate {
+                "- delegate: {name: a, namespace: other}".to_owned()
+            } else {
+                format!("- route: [{{destination: {{host: '{to}', port: {{number: 80}}}}}}]")
+            };
+            format!(
+                "{m}}}\nspec:\n  hosts: ['{of}']\n  {export}\n  http:\n  - match: [{{uri: {{prefix: /x}}, sourceLabels: {{app: a}}}}]\n    \
+                 route:\n    - {{destination: {{host: '{to}', subset: v1}}, weight: {weight}}}\n    - {{destination: {{host: a}}, \
+                 weight: {}}}\n  {second}\n  tcp:\n  - route: [{{destination: {{host: '{to}'}}}}]",
+                100 - weight
+            )
+        },
+    )
+}
+
+fn destination_rule() -> impl Strategy<Value = String> {
+    let policy = prop::sample::select(vec![
+        "",
+        "trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}},",
+        "trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x}}},",
+        "trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}},",
+    ]);
+    let selector = prop::sample::select(vec!["", "workloadSelector: {matchLabels: {app: a}},"]);
+    (name(), namespace(), age(), host(), policy, selector, export_to()).prop_map(|(n, ns, age, host, policy, selector, export)| {
+        let m = metadata("DestinationRule", n, ns, age);
+        format!("{m}}}\nspec: {{host: '{host}', {policy} {selector} subsets: [{{name: v1, labels: {{version: v1}}}}], {export}}}")
+    })
+}
+
+fn sidecar() -> impl Strategy<Value = String> {
+    let hosts = prop::sample::select(vec![
+        "'./*'",
+        "'*/*'",
+        "'other/*'",
+        "'*/*.com', './a.default.svc.cluster.local'",
+        "'~/*'",
+    ]);
+    let selector = prop::sample::select(vec!["", "workloadSelector: {labels: {app: a}},"]);
+    let port = prop::sample::select(vec!["", "port: {number: 80, protocol: HTTP, name: http}, "]);
+    (name(), namespace(), age(), hosts, selector, port).prop_map(|(n, ns, age, hosts, selector, port)| {
+        let m = metadata("Sidecar", n, ns, age);
+        format!("{m}}}\nspec: {{{selector} egress: [{{{port}hosts: [{hosts}]}}]}}")
+    })
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let kinds = vec!["Service", "EndpointSlice", "Pod", "ServiceEntry", "VirtualService", "DestinationRule", "Sidecar"];
+    let delete = (prop::sample::select(kinds), namespace(), name())
+        .prop_map(|(kind, ns, name)| Change::Delete(ObjectRef::new(kind, ns, name)));
+    let upsert =
+        prop_oneof![service(), slice(), pod(), service_entry(), virtual_service(), destination_rule(), sidecar()]
+            .prop_map(|yaml| Change::Upsert(objects(&yaml).remove(0)));
+    prop_oneof![3 => upsert, 1 => delete]
+}
+
+fn proxies() -> Vec<Arc<Proxy>> {
+    let mut out = Vec::new();
+    for (i, namespace) in NAMESPACES.into_iter().enumerate() {
+        let mut proxy = Proxy::sidecar(format!("p.{namespace}"), namespace, [10, 1, 0, i as u8 + 1].into());
+        proxy.labels = [("app".into(), "a".into()), ("version".into(), "v1".into())].into();
+        out.push(Arc::new(proxy));
+    }
+    let mut gateway = Proxy::sidecar("gw.istio-system", "istio-system", [10, 1, 0, 9].into());
+    gateway.kind = ProxyType::Router;
+    out.push(Arc::new(gateway));
+    out
+}
+
+#[test]
+fn incremental_equals_from_scratch() {
+    let cases = std::env::var("MESH_LAW_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let histories = prop::collection::vec(prop::collection::vec(change(), 1..6), 1..6);
+    let proxies = proxies();
+    runner
+        .run(&histories, |history| {
+            let memo = Builder::default();
+            let mut snapshot = Snapshot::default();
+            for batch in history {
+                snapshot = snapshot.apply(batch);
+                let fresh = Builder::default();
+                for proxy in &proxies {
+                    for kind in TypeUrl::ALL {
+                        let incremental = memo.build(&snapshot, proxy, kind);
+                        prop_assert_eq!(&incremental, &fresh.build(&snapshot, proxy, kind), "{} of {}", kind, proxy.id);
+                    }
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+}
