@@ -92,7 +92,7 @@ impl Default for Options {
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A state-of-the-world request arrived.
-    Sotw(SotwRequest),
+    Sotw(Box<SotwRequest>),
     /// A delta request arrived.
     Delta(Box<DeltaDiscoveryRequest>),
     /// There may be new resources.
@@ -190,7 +190,7 @@ pub struct TypeStatus {
 ///     type_url: TypeUrl::Cluster.as_str().into(),
 ///     ..SotwRequest::default()
 /// };
-/// let out = session.handle(Input::Sotw(request), 0, &|_| ResourceSet::default());
+/// let out = session.handle(Input::Sotw(request.into()), 0, &|_| ResourceSet::default());
 /// assert!(matches!(&out[..], [Output::Send(r)] if r.ty() == Some(TypeUrl::Cluster)));
 /// ```
 pub struct Session {

@@ -25,6 +25,8 @@ pub mod proxy;
 pub mod re2;
 pub mod resource;
 pub mod scope;
+#[cfg(feature = "server")]
+pub mod server;
 mod shared;
 pub mod snapshot;
 #[cfg(test)]

@@ -91,7 +91,7 @@ impl Client {
         let acks = add.is_empty() && drop.is_empty();
         let nonce = self.nonces.get(&ty).cloned().unwrap_or_default();
         let input = match self.face {
-            Face::Sotw => Input::Sotw(
+            Face::Sotw => Input::Sotw(Box::new(
                 DiscoveryRequest {
                     node,
                     type_url,
@@ -102,7 +102,7 @@ impl Client {
                     ..Default::default()
                 }
                 .into(),
-            ),
+            )),
             Face::Delta => {
                 let has = self.has.get(&ty).into_iter().flatten().filter(|_| first);
                 Input::Delta(Box::new(DeltaDiscoveryRequest {

@@ -167,7 +167,7 @@ fn script(face: Face, text: &str) -> Session {
                         sotw.node = delta.node;
                         sotw.response_nonce = delta.response_nonce;
                         sotw.error_detail = delta.error_detail;
-                        Input::Sotw(SotwRequest::decode(sotw.encode_to_vec().into()).unwrap())
+                        Input::Sotw(Box::new(SotwRequest::decode(sotw.encode_to_vec().into()).unwrap()))
                     }
                 }
             }
@@ -926,7 +926,7 @@ fn a_client_may_not_ask_for_everything() {
 #[test]
 fn the_wrong_face_is_an_error() {
     let mut session = Session::new(Face::Delta, Options::default().into());
-    let out = session.handle(Input::Sotw(SotwRequest::default()), 0, &World::default());
+    let out = session.handle(Input::Sotw(Box::default()), 0, &World::default());
     assert_eq!(show(&out[0]), "close InvalidArgument: a state-of-the-world request came on a delta stream");
 }
 
@@ -940,7 +940,7 @@ fn responses_share_their_resources_and_name_the_control_plane() {
         let node = Some(Node { id: "n".into(), ..Node::default() });
         let type_url = TypeUrl::Cluster.as_str().to_owned();
         let input = match face {
-            Face::Sotw => Input::Sotw(SotwRequest { node, type_url, ..Default::default() }),
+            Face::Sotw => Input::Sotw(SotwRequest { node, type_url, ..Default::default() }.into()),
             Face::Delta => Input::Delta(DeltaDiscoveryRequest { node, type_url, ..Default::default() }.into()),
         };
         let out = session.handle(input, 0, &world);

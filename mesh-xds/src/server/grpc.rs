@@ -1,0 +1,302 @@
+//! gRPC messages in HTTP/2 frames, both ways.
+//!
+//! tonic encodes each message into a buffer of the stream and keeps the buffer: for configuration of megabytes that is
+//! most of a control plane's memory. Here a message is written as frames of shared bytes, made one by one as the
+//! client reads them; what is waiting is a list of pointers. Nothing here may collect a whole message in a stream of its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tonic::Status;
+
+use crate::ads::{Body, Face, Response};
+use crate::resource::TypeUrl;
+
+/// One HTTP/2 frame as every peer allows it.
+const FRAME: usize = 16 * 1024;
+/// From here on a resource is a frame of its own instead of being copied beside others.
+const ALONE: usize = 4 * 1024;
+/// Compression flag and length before each message.
+const PREFIX: usize = 5;
+
+/// Finds messages in the data of a request.
+pub(super) struct Reader {
+    buffer: BytesMut,
+    whole: Option<Bytes>,
+    max: usize,
+}
+
+impl Reader {
+    pub(super) fn new(max: usize) -> Self {
+        Self { buffer: BytesMut::new(), whole: None, max }
+    }
+
+    pub(super) fn push(&mut self, data: Bytes) {
+        // Most requests are one frame, which then is the message.
+        let is_whole = self.buffer.is_empty()
+            && self.whole.is_none()
+            && matches!(length(&data), Some((0, len)) if len <= self.max && data.len() == PREFIX + len);
+        if is_whole {
+            self.whole = Some(data.slice(PREFIX..));
+        } else {
+            self.buffer.extend_from_slice(&data);
+        }
+    }
+
+    /// The next message, if all of it is here.
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        if let Some(message) = self.whole.take() {
+            return Ok(Some(message));
+        }
+        let Some((flag, len)) = length(&self.buffer) else { return Ok(None) };
+        if flag != 0 {
+            return Err(Status::unimplemented("a request message is compressed, which this server doesn't support"));
+        }
+        if len > self.max {
+            let max = self.max;
+            return Err(Status::resource_exhausted(format!("a request of {len} bytes is larger than {max}")));
+        }
+        if self.buffer.len() < PREFIX + len {
+            return Ok(None);
+        }
+        self.buffer.advance(PREFIX);
+        let message = self.buffer.split_to(len).freeze();
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        Ok(Some(message))
+    }
+}
+
+fn length(data: &[u8]) -> Option<(u8, usize)> {
+    let (flag, rest) = data.split_first()?;
+    let (len, _) = rest.split_first_chunk::<4>()?;
+    Some((*flag, u32::from_be_bytes(*len) as usize))
+}
+
+/// Frames of sets that many streams are sent at the same time, kept as long as one of them is still sending.
+#[derive(Default)]
+pub(super) struct Frames {
+    sets: Mutex<HashMap<(usize, Face), Weak<OnceLock<Shared>>>>,
+}
+
+struct Shared {
+    frames: Vec<Bytes>,
+    len: usize,
+}
+
+impl Frames {
+    fn of(&self, response: &Response) -> Option<Arc<OnceLock<Shared>>> {
+        let Body::Whole(set) = response.body() else { return None };
+        if set.is_empty() {
+            return None;
+        }
+        // The key is an address: it stays taken as long as the frames live, since who holds these holds the response.
+        let key = (set.as_slice().as_ptr() as usize, response.face());
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = sets.get(&key).and_then(Weak::upgrade) {
+            return Some(found);
+        }
+        let new = Arc::new(OnceLock::new());
+        sets.retain(|_, set| set.strong_count() > 0);
+        sets.insert(key, Arc::downgrade(&new));
+        Some(new)
+    }
+}
+
+/// Responses on their way, the oldest first.
+#[derive(Default)]
+pub(super) struct Writer {
+    queue: VecDeque<Pending>,
+}
+
+/// What was written completely.
+pub(super) struct Written {
+    pub(super) ty: Option<TypeUrl>,
+    pub(super) bytes: usize,
+    pub(super) since: Instant,
+}
+
+struct Pending {
+    response: Response,
+    since: Instant,
+    len: usize,
+    /// Prefix and head, until they are taken.
+    start: BytesMut,
+    shared: Option<Arc<OnceLock<Shared>>>,
+    /// The next resource, or the next shared frame.
+    at: usize,
+}
+
+impl Writer {
+    pub(super) fn push(&mut self, response: Response, frames: &Frames, now: Instant) {
+        let head = response.head();
+        let small = response.body().as_slice().len() < 8;
+        let shared = if small { None } else { frames.of(&response) };
+        let body = match &shared {
+            Some(cell) => cell.get_or_init(|| share(&response)).len,
+            None => response.encoded_len() - head.len(),
+        };
+        let len = head.len() + body;
+        let room = if shared.is_some() { head.len() } else { len.min(FRAME.max(head.len())) };
+        let mut start = BytesMut::with_capacity(PREFIX + room);
+        start.put_u8(0);
+        start.put_u32(len as u32);
+        start.extend_from_slice(&head);
+        self.queue.push_back(Pending { response, since: now, len, start, shared, at: 0 });
+    }
+
+    /// The next frame, and what it completes.
+    pub(super) fn next(&mut self) -> Option<(Bytes, Option<Written>)> {
+        let pending = self.queue.front_mut()?;
+        let start = std::mem::take(&mut pending.start);
+        let frame = match pending.shared.as_ref().and_then(|s| s.get()) {
+            Some(_) if !start.is_empty() => start.freeze(),
+            Some(shared) => {
+                let frame = shared.frames.get(pending.at).cloned().unwrap_or_default();
+                pending.at += 1;
+                frame
+            }
+            None => fill(&pending.response, &mut pending.at, start).unwrap_or_default(),
+        };
+        let end = match pending.shared.as_ref().and_then(|s| s.get()) {
+            Some(shared) => shared.frames.len(),
+            None => pending.response.body().as_slice().len(),
+        };
+        if pending.at < end {
+            return Some((frame, None));
+        }
+        let done = self.queue.pop_front()?;
+        Some((frame, Some(Written { ty: done.response.ty(), bytes: done.len, since: done.since })))
+    }
+}
+
+fn share(response: &Response) -> Shared {
+    let (mut at, mut frames, mut len) = (0, Vec::new(), 0);
+    while let Some(frame) = fill(response, &mut at, BytesMut::new()) {
+        len += frame.len();
+        frames.push(frame);
+    }
+    Shared { frames, len }
+}
+
+/// One frame of resources from `at` on, after what is in `frame` already.
+fn fill(response: &Response, at: &mut usize, mut frame: BytesMut) -> Option<Bytes> {
+    while let Some(resource) = response.body().as_slice().get(*at) {
+        let field = response.field(resource);
+        let alone = field.len() >= ALONE;
+        if !frame.is_empty() && (alone || frame.len() + field.len() > FRAME) {
+            break;
+        }
+        *at += 1;
+        if alone {
+            return Some(field);
+        }
+        if frame.capacity() == 0 {
+            frame.reserve(FRAME);
+        }
+        frame.extend_from_slice(&field);
+    }
+    (!frame.is_empty()).then(|| frame.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ads::{Input, Options, Output, Session, SotwRequest};
+    use crate::{Resource, ResourceSet};
+    use envoy_types::pb::envoy::config::core::v3::Node;
+    use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
+    use prost::Message;
+
+    fn message(flag: u8, body: &[u8]) -> Vec<u8> {
+        let mut out = vec![flag];
+        out.extend_from_slice(&(body.len() as u32).to_be_bytes());
+        out.extend_from_slice(body);
+        out
+    }
+
+    #[test]
+    fn messages_are_found_however_they_are_cut() {
+        let bytes = [message(0, b"one"), message(0, b""), message(0, &[7; 300])].concat();
+        for size in 1..bytes.len() {
+            let mut reader = Reader::new(1_000);
+            let mut found = Vec::new();
+            for part in bytes.chunks(size) {
+                reader.push(Bytes::copy_from_slice(part));
+                while let Some(m) = reader.next().unwrap() {
+                    found.push(m);
+                }
+            }
+            assert_eq!(found, [&b"one"[..], b"", &[7; 300]], "cut at {size}");
+        }
+    }
+
+    #[test]
+    fn compressed_and_too_large_messages_are_refused() {
+        let mut reader = Reader::new(10);
+        reader.push(message(1, b"x").into());
+        assert_eq!(reader.next().unwrap_err().code(), tonic::Code::Unimplemented);
+        let mut reader = Reader::new(10);
+        reader.push(message(0, b"0123456789a").into());
+        assert_eq!(reader.next().unwrap_err().code(), tonic::Code::ResourceExhausted);
+    }
+
+    fn response(sizes: &[usize]) -> Response {
+        let ty = TypeUrl::Cluster;
+        let list = sizes.iter().enumerate();
+        let list = list.map(|(i, n)| Resource::from_value(format!("c{i}").into(), ty.as_str(), &vec![b'x'; *n]).into());
+        let set = ResourceSet::new(list.collect());
+        let request = SotwRequest {
+            node: Some(Node { id: "n".into(), ..Node::default() }),
+            type_url: ty.as_str().into(),
+            ..Default::default()
+        };
+        let mut session = Session::new(Face::Sotw, Options::default().into());
+        match session.handle(Input::Sotw(request.into()), 0, &|_| set.clone()).remove(0) {
+            Output::Send(response) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn frames_are_small_or_shared_and_add_up_to_the_message() {
+        for sizes in [&[][..], &[1], &[5_000], &[100, 5_000, 100], &[1_000; 50], &[20_000; 9], &[3_000; 9]] {
+            let response = response(sizes);
+            let cache = Frames::default();
+            let mut writers = [Writer::default(), Writer::default()];
+            writers.iter_mut().for_each(|w| w.push(response.clone(), &cache, Instant::now()));
+            let mut frames = writers.map(|mut w| {
+                let mut frames = Vec::new();
+                while let Some((frame, written)) = w.next() {
+                    assert!(frame.len() <= FRAME || sizes.contains(&20_000));
+                    frames.push(frame);
+                    assert_eq!(w.queue.is_empty(), written.is_some());
+                }
+                frames
+            });
+            let bytes = frames[0].concat();
+            assert_eq!(bytes, frames[1].concat());
+            let mut reader = Reader::new(1 << 20);
+            reader.push(bytes.into());
+            let message = DiscoveryResponse::decode(reader.next().unwrap().unwrap()).unwrap();
+            assert_eq!(message.resources.len(), sizes.len());
+            if sizes.len() >= 8 {
+                let (a, b) = (frames[0].pop().unwrap(), frames[1].pop().unwrap());
+                assert_eq!(a.as_ptr(), b.as_ptr(), "two streams send the same memory");
+            }
+        }
+    }
+
+    #[test]
+    fn shared_frames_go_when_nobody_sends_them() {
+        let cache = Frames::default();
+        let mut writer = Writer::default();
+        writer.push(response(&[100; 20]), &cache, Instant::now());
+        assert_eq!(cache.sets.lock().unwrap().values().filter(|s| s.strong_count() > 0).count(), 1);
+        while writer.next().is_some() {}
+        assert_eq!(cache.sets.lock().unwrap().values().filter(|s| s.strong_count() > 0).count(), 0);
+    }
+}
