@@ -79,8 +79,10 @@ fn length(data: &[u8]) -> Option<(u8, usize)> {
 /// Frames of sets that many streams are sent at the same time, kept as long as one of them is still sending.
 #[derive(Default)]
 pub(super) struct Frames {
-    sets: Mutex<HashMap<(usize, Face), Weak<OnceLock<Shared>>>>,
+    sets: Mutex<HashMap<(usize, Face), Weak<Cell>>>,
 }
+
+type Cell = OnceLock<Shared>;
 
 struct Shared {
     frames: Vec<Bytes>,
@@ -88,7 +90,7 @@ struct Shared {
 }
 
 impl Frames {
-    fn of(&self, response: &Response) -> Option<Arc<OnceLock<Shared>>> {
+    fn of(&self, response: &Response) -> Option<Arc<Cell>> {
         let Body::Whole(set) = response.body() else { return None };
         if set.is_empty() {
             return None;
@@ -99,7 +101,7 @@ impl Frames {
         if let Some(found) = sets.get(&key).and_then(Weak::upgrade) {
             return Some(found);
         }
-        let new = Arc::new(OnceLock::new());
+        let new = Arc::new(Cell::new());
         sets.retain(|_, set| set.strong_count() > 0);
         sets.insert(key, Arc::downgrade(&new));
         Some(new)
@@ -125,7 +127,7 @@ struct Pending {
     len: usize,
     /// Prefix and head, until they are taken.
     start: BytesMut,
-    shared: Option<Arc<OnceLock<Shared>>>,
+    shared: Option<Arc<Cell>>,
     /// The next resource, or the next shared frame.
     at: usize,
 }

@@ -76,7 +76,7 @@ fn debug<B: Backend>(shared: &Shared<B>, page: &str, query: &str) -> Response<St
             let namespace = parameter("namespace").unwrap_or_default();
             let all = shared.clients.list();
             let shown = all.iter().filter(|c| namespace.is_empty() || Who::of(&c.node()).namespace == namespace);
-            Value::Array(shown.map(|c| sync_status(c)).collect())
+            Value::Array(shown.map(sync_status).collect())
         }
         "connections" | "adsz" => {
             let shown = match connection {
