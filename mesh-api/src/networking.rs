@@ -17,6 +17,9 @@ mod sidecar;
 mod virtual_service;
 mod workload;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+use crate::types::crd;
 pub use crate::types::{PortSelector, StringMatch};
 pub use destination_rule::*;
 pub use envoy_filter::{EnvoyFilter, EnvoyFilterSpec};
@@ -26,6 +29,22 @@ pub use service_entry::*;
 pub use sidecar::*;
 pub use virtual_service::*;
 pub use workload::*;
+
+/// The definitions of all kinds of this group, for an apiserver.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    const OLDER: &[&str] = &["v1alpha3", "v1beta1"];
+    vec![
+        crd::<DestinationRule>(OLDER, false),
+        crd::<EnvoyFilter>(&[], false),
+        crd::<Gateway>(OLDER, false),
+        crd::<ProxyConfig>(&[], false),
+        crd::<ServiceEntry>(OLDER, true),
+        crd::<Sidecar>(OLDER, false),
+        crd::<VirtualService>(OLDER, false),
+        crd::<WorkloadEntry>(OLDER, true),
+        crd::<WorkloadGroup>(OLDER, true),
+    ]
+}
 
 #[cfg(test)]
 mod tests;

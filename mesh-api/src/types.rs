@@ -6,6 +6,7 @@
 //! skipped here (who reads documents names them). What breaks a rule is a deserialisation error that says what would have
 //! been accepted. Nothing here may guess or repair.
 
+mod crd;
 mod duration;
 pub(crate) mod message;
 pub(crate) mod schema;
@@ -13,8 +14,9 @@ mod selector;
 mod status;
 mod string_match;
 
+pub(crate) use crd::crd;
 pub use duration::{Duration, ParseDurationError};
-pub(crate) use message::{enumeration, message};
+pub(crate) use message::{enumeration, message, spec};
 pub use selector::{PolicyTargetReference, PortSelector, WorkloadSelector};
 pub use status::{AnalysisMessageBase, AnalysisMessageLevel, AnalysisMessageType, IstioCondition, IstioStatus};
 pub use string_match::StringMatch;

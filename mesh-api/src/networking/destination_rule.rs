@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use kube::CustomResource;
 
 use crate::types::{
-    Duration, IstioStatus, PortSelector, WorkloadSelector as TypeWorkloadSelector, enumeration, message,
+    Duration, IstioStatus, PortSelector, WorkloadSelector as TypeWorkloadSelector, enumeration, message, schema, spec,
 };
 
 mod load_balancer;
 pub use load_balancer::*;
 
-message! {
+spec! {
     /// How the traffic to a service is handled after routing.
     ///
     /// ```
@@ -51,6 +51,7 @@ message! {
         printcolumn(name = "Host", type_ = "string", json_path = ".spec.host", description = "Service that the rule is for."),
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
     )]
+    #[schemars(extend("required" = ["host"]))]
     pub struct DestinationRuleSpec {
         /// Name of the service as in the registry, or a name with a leading `*.`; a short name is completed with this
         /// object's namespace.
@@ -68,6 +69,7 @@ message! {
 
 message! {
     /// A named group of a service's workloads.
+    #[schemars(extend("required" = ["name"]))]
     pub struct Subset {
         /// Name by which routes refer to it.
         pub name: String,
@@ -90,6 +92,7 @@ message! {
         /// TLS towards the service.
         pub tls: Option<ClientTlsSettings>,
         /// Policies for single ports. The parts above don't pass on to a port that is listed here.
+        #[schemars(length(max = 4096))]
         pub port_level_settings: Vec<PortTrafficPolicy>,
         /// Carry TCP through an HTTP tunnel to another host.
         pub tunnel: Option<TunnelSettings>,
@@ -118,6 +121,7 @@ message! {
 
 message! {
     /// An HTTP tunnel for TCP traffic, with the service as the tunnel's near end.
+    #[schemars(extend("required" = ["targetHost", "targetPort"]))]
     pub struct TunnelSettings {
         /// `CONNECT` or `POST`. Default: `CONNECT`.
         pub protocol: String,
@@ -151,6 +155,7 @@ message! {
     /// A limit on retries in proportion to the requests in flight.
     pub struct RetryBudget {
         /// Per cent of active and pending requests that may be retries, 0.0 to 100.0. Default: 20.
+        #[schemars(range(min = 0.0, max = 100.0))]
         pub percent: Option<f64>,
         /// So many retries are always allowed. Default: 3, which 0 stands for too.
         pub min_retry_concurrency: u32,
@@ -175,10 +180,12 @@ message! {
         /// Connections at once, at most. Default: 2^32 - 1.
         pub max_connections: i32,
         /// Longest time to connect, at least 1 ms. Default: 10 s.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub connect_timeout: Option<Duration>,
         /// TCP keepalive on the sockets. Default: off.
         pub tcp_keepalive: Option<TcpKeepalive>,
         /// Longest life of a connection, at least 1 ms. Default: no limit.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub max_connection_duration: Option<Duration>,
         /// Longest time without a byte in either direction, after which a connection is closed; 0 is no limit. Default: 1 h.
         pub idle_timeout: Option<Duration>,
@@ -191,8 +198,10 @@ message! {
         /// Probes without an answer before the connection counts as dead. Default: the operating system's, mostly 9.
         pub probes: u32,
         /// Silence before the first probe. Default: the operating system's, mostly 2 h.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub time: Option<Duration>,
         /// Time between probes. Default: the operating system's, mostly 75 s.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub interval: Option<Duration>,
     }
 }
@@ -209,6 +218,7 @@ message! {
         /// Retries in flight, at most. Default: 2^32 - 1.
         pub max_retries: i32,
         /// Longest time without a request, after which a connection is closed. Default: 1 h.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub idle_timeout: Option<Duration>,
         /// Whether HTTP/1.1 is carried over HTTP/2.
         pub h2_upgrade_policy: H2UpgradePolicy,
@@ -238,8 +248,10 @@ message! {
     /// Pings that find out whether an HTTP/2 connection is alive.
     pub struct ConnectionKeepalive {
         /// Time between pings.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub interval: Option<Duration>,
         /// Longest time for the answer, after which the connection is closed.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub timeout: Option<Duration>,
     }
 }
@@ -258,14 +270,17 @@ message! {
         /// Responses from 500 to 599, in a row; 0 turns it off. Default: 5.
         pub consecutive_5xx_errors: Option<u32>,
         /// Time between checks, at least 1 ms. Default: 10 s.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub interval: Option<Duration>,
         /// How long an endpoint is left out, times how often it was; at least 1 ms. Default: 30 s.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub base_ejection_time: Option<Duration>,
         /// Per cent of the endpoints that may be left out. Default: 10.
         pub max_ejection_percent: i32,
         /// Per cent of endpoints that must be healthy for any of this to happen. Default: 0.
         pub min_health_percent: i32,
         /// Status codes that count as failures in place of 5xx, 100 to 599.
+        #[schemars(inner(range(min = 100, max = 599)))]
         pub outlier_detection_http_error_codes: Vec<u32>,
     }
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use kube::CustomResource;
 
 use super::WorkloadSelector;
-use crate::types::{IstioStatus, PolicyTargetReference, enumeration, message};
+use crate::types::{IstioStatus, PolicyTargetReference, enumeration, message, schema, spec};
 
-message! {
+spec! {
     /// Changes to the configuration of proxies, in Envoy's own terms.
     ///
     /// ```
@@ -45,11 +45,15 @@ message! {
         derive = "Default",
         doc = "Changes to the configuration of proxies, in Envoy's own terms."
     )]
+    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+        ("only one of targetRefs and workloadSelector can be set", "!(has(self.targetRefs) && has(self.workloadSelector))"),
+    ])))]
     pub struct EnvoyFilterSpec {
         /// Workloads of this namespace whose proxies are changed. Default: all; in the root namespace those of every
         /// namespace. Excludes `target_refs`.
         pub workload_selector: Option<WorkloadSelector>,
         /// Objects whose proxies are changed: Gateways, GatewayClasses, Services or ServiceEntries.
+        #[schemars(length(max = 16))]
         pub target_refs: Vec<PolicyTargetReference>,
         /// The changes, made in this order.
         pub config_patches: Vec<EnvoyConfigObjectPatch>,
@@ -120,6 +124,9 @@ enumeration! {
 
 message! {
     /// Which objects a patch changes. All that is given must hold.
+    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+        ("waypoint belongs to context WAYPOINT and to no other", "has(self.waypoint) == (has(self.context) && self.context == 'WAYPOINT')"),
+    ])))]
     pub struct EnvoyConfigObjectMatch {
         /// Part of the mesh.
         pub context: PatchContext,
@@ -276,6 +283,7 @@ message! {
     /// Properties of a part of a waypoint.
     pub struct WaypointMatch {
         /// Port of the service.
+        #[schemars(extend("x-kubernetes-validations" = schema::port()))]
         pub port_number: u32,
         /// A route.
         pub route: Option<WaypointRouteMatch>,
@@ -298,7 +306,7 @@ message! {
         /// What is done.
         pub operation: Operation,
         /// The object or part of it, in the JSON of Envoy's message. Not for `REMOVE`.
-        #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+        #[schemars(schema_with = "schema::any_object")]
         pub value: Option<serde_json::Map<String, serde_json::Value>>,
         /// Where an added filter goes.
         pub filter_class: FilterClass,

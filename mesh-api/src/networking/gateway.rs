@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use kube::CustomResource;
 
-use crate::types::{IstioStatus, enumeration, message};
+use crate::types::{IstioStatus, enumeration, message, schema, spec};
 
-message! {
+spec! {
     /// Listeners of the proxies at the mesh's edge.
     ///
     /// ```
@@ -56,6 +56,7 @@ message! {
 
 message! {
     /// A port that is listened on, and the hosts served there.
+    #[schemars(extend("required" = ["port", "hosts"]))]
     pub struct Server {
         /// The port.
         pub port: Port,
@@ -75,6 +76,7 @@ message! {
 
 message! {
     /// A port of a gateway.
+    #[schemars(extend("required" = ["number", "protocol", "name"]))]
     pub struct Port {
         /// Its number.
         pub number: u32,
@@ -89,6 +91,10 @@ message! {
 
 message! {
     /// TLS towards the clients.
+    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+        ("only one of credentialNames and tlsCertificates can be set", "!(has(self.credentialNames) && has(self.tlsCertificates))"),
+        ("only one of credentialName and credentialNames can be set", "!(has(self.credentialName) && has(self.credentialNames))"),
+    ])))]
     pub struct ServerTlsSettings {
         /// Answer plaintext HTTP with a redirection to HTTPS.
         pub https_redirect: bool,
@@ -105,10 +111,12 @@ message! {
         /// Name of the Secret that holds certificate, key and CA in place of files.
         pub credential_name: String,
         /// Names of Secrets with one certificate for each type of key, one or two.
+        #[schemars(length(min = 1, max = 2))]
         pub credential_names: Vec<String>,
         /// Name of the Secret or ConfigMap with the CA alone, if it isn't beside the certificate.
         pub ca_cert_credential_name: String,
         /// Files of certificates for each type of key, one or two.
+        #[schemars(length(min = 1, max = 2))]
         pub tls_certificates: Vec<TlsCertificate>,
         /// Names of which a client's certificate must bear one.
         pub subject_alt_names: Vec<String>,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use kube::CustomResource;
 
-use crate::types::{IstioStatus, WorkloadSelector, message};
+use crate::types::{IstioStatus, WorkloadSelector, message, schema, spec};
 
-message! {
+spec! {
     /// Settings of proxies, for a namespace or some of its workloads.
     ///
     /// ```
@@ -40,8 +40,10 @@ message! {
         /// Workloads of this namespace. Default: all; in the root namespace those of every namespace.
         pub selector: Option<WorkloadSelector>,
         /// Worker threads; 0 is one for each core. Default: 2, or as the CPU limit allows.
+        #[schemars(range(min = 0))]
         pub concurrency: Option<i32>,
         /// Environment variables of the proxy.
+        #[schemars(extend("additionalProperties" = schema::text(2048)))]
         pub environment_variables: BTreeMap<String, String>,
         /// The proxy's image.
         pub image: Option<ProxyImage>,

@@ -3,9 +3,9 @@
 use kube::CustomResource;
 
 use super::{WorkloadEntrySpec, WorkloadSelector};
-use crate::types::{AnalysisMessageBase, IstioCondition, IstioStatus, enumeration, message};
+use crate::types::{AnalysisMessageBase, IstioCondition, IstioStatus, enumeration, message, schema, spec};
 
-message! {
+spec! {
     /// A service added to the mesh's registry: an external one, or one that runs outside Kubernetes.
     ///
     /// ```
@@ -44,18 +44,29 @@ message! {
         printcolumn(name = "Resolution", type_ = "string", json_path = ".spec.resolution", description = "How its endpoints are found (NONE, STATIC or a kind of DNS)."),
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
     )]
+    #[schemars(extend("required" = ["hosts"]))]
+    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+        ("only one of workloadSelector and endpoints can be set", "!(has(self.workloadSelector) && has(self.endpoints))"),
+        ("CIDR addresses are allowed only with resolution NONE or STATIC", "!has(self.addresses) || !self.addresses.exists(a, a.contains('/')) || !has(self.resolution) || self.resolution in ['NONE', 'STATIC']"),
+        ("resolution NONE cannot have endpoints", "(has(self.resolution) && self.resolution != 'NONE') || !has(self.endpoints)"),
+        ("resolution DNS_ROUND_ROBIN cannot have more than one endpoint", "!has(self.resolution) || self.resolution != 'DNS_ROUND_ROBIN' || !has(self.endpoints) || self.endpoints.size() <= 1"),
+    ])))]
     pub struct ServiceEntrySpec {
         /// Names of the service: DNS names, which may begin with `*.`.
+        #[schemars(length(min = 1, max = 256), extend("items" = schema::host()))]
         pub hosts: Vec<String>,
         /// Virtual addresses of the service, as addresses or in CIDR form. Default: assigned by the mesh, or none.
+        #[schemars(length(max = 256), inner(length(max = 64)))]
         pub addresses: Vec<String>,
         /// Ports of the service.
+        #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"], "x-kubernetes-validations" = schema::rules(&[("a port number cannot be given twice", "self.all(a, self.exists_one(b, a.number == b.number))")])))]
         pub ports: Vec<ServicePort>,
         /// Whether the service is part of the mesh.
         pub location: Location,
         /// How a proxy finds the service's addresses.
         pub resolution: Resolution,
         /// The workloads that make up the service. Excludes `workload_selector`.
+        #[schemars(length(max = 4096))]
         pub endpoints: Vec<WorkloadEntrySpec>,
         /// Pods and WorkloadEntries of this namespace that make up the service.
         pub workload_selector: Option<WorkloadSelector>,
@@ -68,14 +79,19 @@ message! {
 
 message! {
     /// A port of a service.
+    #[schemars(extend("required" = ["number", "name"]))]
     pub struct ServicePort {
         /// Its number.
+        #[schemars(extend("x-kubernetes-validations" = schema::port()))]
         pub number: u32,
         /// HTTP, HTTPS, GRPC, HTTP2, MONGO, TCP or TLS. Default: as the name says, otherwise TCP.
+        #[schemars(length(max = 256))]
         pub protocol: String,
         /// Its name.
+        #[schemars(length(max = 256))]
         pub name: String,
         /// Port of the endpoints. Default: `number`.
+        #[schemars(extend("x-kubernetes-validations" = schema::port()))]
         pub target_port: u32,
     }
 }
@@ -116,6 +132,7 @@ message! {
         /// What analysis found wrong with the object.
         pub validation_messages: Vec<AnalysisMessageBase>,
         /// The `metadata.generation` of which all of this speaks.
+        #[schemars(schema_with = "schema::int_or_string")]
         pub observed_generation: i64,
         /// Virtual addresses that the mesh assigned.
         pub addresses: Vec<ServiceEntryAddress>,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use kube::CustomResource;
 
 use super::{ConnectionPoolSettings, Destination, ServerTlsSettings};
-use crate::types::{IstioStatus, enumeration, message};
+use crate::types::{IstioStatus, enumeration, message, schema, spec};
 
-message! {
+spec! {
     /// What the sidecars of some workloads accept and which services they can reach. Without it: everything exported.
     ///
     /// ```
@@ -53,6 +53,7 @@ message! {
 
 message! {
     /// A port on which a sidecar accepts traffic for its workload.
+    #[schemars(extend("required" = ["port"]))]
     pub struct IstioIngressListener {
         /// The port.
         pub port: SidecarPort,
@@ -72,6 +73,7 @@ message! {
 
 message! {
     /// Services that a sidecar makes reachable, on one port or on all.
+    #[schemars(extend("required" = ["hosts"]))]
     pub struct IstioEgressListener {
         /// The port to listen on. Default: each service's own ports.
         pub port: Option<SidecarPort>,
@@ -90,6 +92,8 @@ message! {
     /// Chooses workloads by labels. Empty, it chooses every workload of its scope.
     pub struct WorkloadSelector {
         /// Labels that a workload must all bear.
+        #[schemars(extend("maxProperties" = 256))]
+        #[schemars(extend("additionalProperties" = schema::selector_value()))]
         pub labels: BTreeMap<String, String>,
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use kube::CustomResource;
 
-use crate::types::{Duration, IstioStatus, PortSelector, StringMatch, message};
+use crate::types::{Duration, IstioStatus, PortSelector, StringMatch, message, spec};
 
 mod http;
 pub use http::*;
 
-message! {
+spec! {
     /// Rules for the traffic to one or more hosts.
     ///
     /// ```
@@ -70,6 +70,7 @@ message! {
 
 message! {
     /// A service, or a subset of its workloads, that traffic is sent to.
+    #[schemars(extend("required" = ["host"]))]
     pub struct Destination {
         /// Name of the service as in the registry; a short name is completed with this object's namespace.
         pub host: String,
@@ -82,6 +83,7 @@ message! {
 
 message! {
     /// A rule for TLS connections, decided by the server name (SNI) in the client's hello.
+    #[schemars(extend("required" = ["match"]))]
     pub struct TlsRoute {
         /// When the rule applies: any one of these.
         pub r#match: Vec<TlsMatchAttributes>,
@@ -120,6 +122,7 @@ message! {
 
 message! {
     /// What is known of a TLS connection. All that is given must hold.
+    #[schemars(extend("required" = ["sniHosts"]))]
     pub struct TlsMatchAttributes {
         /// Server names, which may begin with `*.`; each must lie within the hosts of the VirtualService.
         pub sni_hosts: Vec<String>,
@@ -138,6 +141,7 @@ message! {
 
 message! {
     /// A share of TCP or TLS connections.
+    #[schemars(extend("required" = ["destination"]))]
     pub struct RouteDestination {
         /// Where they go.
         pub destination: Destination,

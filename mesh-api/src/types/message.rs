@@ -229,8 +229,8 @@ macro_rules! message {
             $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
         }
     ) => {
-        $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+        $(#[$meta])*
         #[serde(rename_all = "camelCase")]
         #[schemars(transform = crate::types::schema::message)]
         pub struct $name {
@@ -259,50 +259,37 @@ macro_rules! message {
             }
         }
     ) => {
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, schemars::JsonSchema)]
         $(#[$meta])*
-        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
         #[serde(rename_all = "camelCase")]
+        #[schemars(transform = crate::types::schema::message)]
+        #[schemars(transform = $name::add_oneofs)]
         pub struct $name {
             $(
                 $(#[$field_meta])*
                 #[serde(skip_serializing_if = "crate::types::message::is_default")]
+                #[schemars(default)]
                 pub $field: $type,
             )*
             $(
                 $(#[$one_meta])*
                 #[serde(flatten)]
+                #[schemars(skip)]
                 pub $one: Option<$one_type>,
             )+
         }
         $(
-            $(#[$one_meta])*
             #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
+            $(#[$one_meta])*
             #[serde(rename_all = "camelCase")]
             #[schemars(transform = crate::types::schema::oneof)]
             pub enum $one_type {
                 $($(#[$arm_meta])* $variant($arm_type),)+
             }
         )+
-        impl schemars::JsonSchema for $name {
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                // Without the attributes of the message: a kind's would declare the kind once more.
-                #[derive(schemars::JsonSchema)]
-                #[serde(rename_all = "camelCase")]
-                #[schemars(transform = crate::types::schema::message)]
-                #[allow(dead_code, reason = "of use for its schema only")]
-                struct Fields {
-                    $(
-                        $(#[$field_meta])*
-                        #[serde(default, skip_serializing_if = "crate::types::message::is_default")]
-                        $field: $type,
-                    )*
-                }
-                let mut schema = Fields::json_schema(generator);
-                $(crate::types::schema::flatten(&mut schema, $one_type::json_schema(generator));)+
-                schema
+        impl $name {
+            fn add_oneofs(schema: &mut schemars::Schema) {
+                $(crate::types::schema::flatten::<$one_type>(schema);)+
             }
         }
         impl<'de> serde::Deserialize<'de> for $name {
@@ -333,17 +320,60 @@ macro_rules! message {
 }
 pub(crate) use message;
 
+/// Declares the spec of a kind: a message that may be missing from its object.
+macro_rules! spec {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
+        }
+    ) => {
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, schemars::JsonSchema)]
+        $(#[$meta])*
+        #[serde(rename_all = "camelCase")]
+        #[schemars(transform = crate::types::schema::message)]
+        pub struct $name {
+            $(
+                $(#[$field_meta])*
+                #[serde(skip_serializing_if = "crate::types::message::is_default")]
+                #[schemars(default)]
+                pub $field: $type,
+            )*
+        }
+        impl<'de> crate::types::message::Field<'de> for $name {
+            fn present<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                #[derive(serde::Deserialize)]
+                #[serde(rename_all = "camelCase")]
+                struct Written {
+                    $(
+                        #[serde(default, deserialize_with = "crate::types::message::read")]
+                        $field: $type,
+                    )*
+                }
+                let written = <Written as serde::Deserialize>::deserialize(deserializer)?;
+                Ok(Self { $($field: written.$field,)* })
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                crate::types::message::read(deserializer)
+            }
+        }
+    };
+}
+pub(crate) use spec;
+
 /// Declares an enum, written as one of its names in capitals. The variant marked `#[default]` is what an absent field means.
 macro_rules! enumeration {
     (
         $(#[$meta:meta])*
         pub enum $name:ident { $($(#[$variant_meta:meta])* $variant:ident,)+ }
     ) => {
-        $(#[$meta])*
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord,
             serde::Serialize, serde::Deserialize, schemars::JsonSchema
         )]
+        $(#[$meta])*
         #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
         pub enum $name { $($(#[$variant_meta])* $variant,)+ }
         crate::types::message::self_reading!($name);

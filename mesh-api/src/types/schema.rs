@@ -2,14 +2,67 @@
 //!
 //! Only forms change here, never which fields there are: those come from the types alone.
 
-use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
+
+/// The rules, as (message, CEL expression), that an apiserver checks.
+pub(crate) fn rules(rules: &[(&str, &str)]) -> Value {
+    rules.iter().map(|(message, rule)| json!({ "message": message, "rule": rule })).collect()
+}
+
+/// The rule for durations that nobody may set to almost nothing.
+pub(crate) fn at_least_a_millisecond() -> Value {
+    rules(&[("a duration of at least 1ms is needed", "duration(self) >= duration('1ms')")])
+}
+
+/// The rule for port numbers.
+pub(crate) fn port() -> Value {
+    rules(&[("a port is between 1 and 65535", "0 < self && self <= 65535")])
+}
+
+/// The values of a map from names to ports.
+pub(crate) fn ports() -> Value {
+    json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX, "x-kubernetes-validations": port() })
+}
+
+/// The values of a map from labels to what they must be.
+pub(crate) fn selector_value() -> Value {
+    let rules = rules(&[("a label value cannot hold *", "!self.contains('*')")]);
+    json!({ "type": "string", "maxLength": 63, "x-kubernetes-validations": rules })
+}
+
+/// Text of a limited length, in UTF-8 characters.
+pub(crate) fn text(max_length: u32) -> Value {
+    json!({ "type": "string", "maxLength": max_length })
+}
+
+/// The hosts of a service.
+pub(crate) fn host() -> Value {
+    json!({ "type": "string", "x-kubernetes-validations": rules(&[("a host cannot be * alone", "self != '*'")]) })
+}
+
+/// For `schemars(schema_with)`: 64-bit integers, which protobuf JSON writes as text.
+pub(crate) fn int_or_string(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "x-kubernetes-int-or-string": true })
+}
+
+/// For `schemars(schema_with)`: any JSON object.
+pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}
 
 /// For `schemars(transform)`: the properties of a message. Only wrapped scalars may be `null` for an apiserver, numbers
 /// have the range that they have in protobuf.
 pub(crate) fn message(schema: &mut Schema) {
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.values_mut().for_each(value);
+    }
+    // The examples in our documentation are about Rust.
+    if let Some(Value::String(text)) = schema.get_mut("description")
+        && let Some(example) = text.find("\n\n```")
+    {
+        text.truncate(example);
     }
 }
 
@@ -76,8 +129,11 @@ pub(crate) fn oneof(schema: &mut Schema) {
     schema.insert("properties".into(), properties.into());
 }
 
-/// Adds the fields of a `oneof`, in the form of [`oneof`], to those of the message around it.
-pub(crate) fn flatten(message: &mut Schema, mut oneof: Schema) {
+/// Adds the fields of `T`, a `oneof` in the form of [`oneof`], to those of the message around it.
+pub(crate) fn flatten<T: JsonSchema>(message: &mut Schema) {
+    // Within a CRD nothing is referred to: each schema stands where it is used.
+    let mut oneof =
+        T::json_schema(&mut SchemaSettings::default().with(|s| s.inline_subschemas = true).into_generator());
     if let (Some(properties), Some(Value::Object(fields))) =
         (message.ensure_object().entry("properties").or_insert(json!({})).as_object_mut(), oneof.remove("properties"))
     {

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{enumeration, message};
+use super::{enumeration, message, schema};
 
 message! {
     /// The status that all Istio kinds share.
@@ -12,6 +12,7 @@ message! {
         /// What analysis found wrong with the object.
         pub validation_messages: Vec<AnalysisMessageBase>,
         /// The `metadata.generation` of which all of this speaks.
+        #[schemars(schema_with = "schema::int_or_string")]
         pub observed_generation: i64,
     }
 }
@@ -32,6 +33,7 @@ message! {
         /// Why it has this status, for people.
         pub message: String,
         /// The `metadata.generation` of which the condition speaks.
+        #[schemars(schema_with = "schema::int_or_string")]
         pub observed_generation: i64,
     }
 }

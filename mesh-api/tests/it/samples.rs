@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mesh_api::document;
 
-fn manifests(folder: &Path, out: &mut Vec<PathBuf>) {
+pub(crate) fn manifests(folder: &Path, out: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     entries.sort();
     for path in entries {

@@ -10,6 +10,7 @@ message! {
         /// Stay within the client's zone as far as its share of endpoints allows.
         pub zone_aware_lb_setting: Option<ZoneAwareLoadBalancerSetting>,
         /// How long a new endpoint gets less than its share. Deprecated for `warmup`.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub warmup_duration_secs: Option<Duration>,
         /// How a new endpoint is given its share little by little.
         pub warmup: Option<WarmupConfiguration>,
@@ -92,6 +93,7 @@ message! {
 
 message! {
     /// A cookie that holds the key of a hash.
+    #[schemars(extend("required" = ["name"]))]
     pub struct HttpCookie {
         /// Its name.
         pub name: String,
@@ -106,6 +108,7 @@ message! {
 
 message! {
     /// An attribute of a cookie.
+    #[schemars(extend("required" = ["name"]))]
     pub struct HttpCookieAttribute {
         /// Its name.
         pub name: String,
@@ -132,12 +135,16 @@ message! {
 
 message! {
     /// How a new endpoint is given its share of the load little by little.
+    #[schemars(extend("required" = ["duration"]))]
     pub struct WarmupConfiguration {
         /// How long it takes until the share is whole.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub duration: Option<Duration>,
         /// Per cent of its share that it has from the first moment, 0.0 to 100.0. Default: 10.
+        #[schemars(range(min = 0.0, max = 100.0))]
         pub minimum_percent: Option<f64>,
         /// Shape of the growth: 1.0 is linear, more is slower at first. Default: 1.0.
+        #[schemars(range(min = 0.0))]
         pub aggression: Option<f64>,
     }
 }
@@ -187,6 +194,7 @@ message! {
         /// Labels, or `label=value`, in order of weight; not those of region, zone and subzone.
         pub failover_priority: Vec<String>,
         /// With fewer endpoints than this in the region it isn't done. Default: 6.
+        #[schemars(range(min = 1, max = u32::MAX))]
         pub min_cluster_size: Option<u64>,
     }
 }

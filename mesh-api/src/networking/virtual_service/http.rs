@@ -1,16 +1,17 @@
 //! The HTTP half of a VirtualService: matches, actions and what is done to a request on its way.
 
 use k8s_openapi::ByteString;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::*;
-use crate::types::enumeration;
 use crate::types::message::{Field, choose};
+use crate::types::{enumeration, schema};
 
 message! {
     /// A rule for HTTP requests: when it applies, and what happens then.
+    #[schemars(transform = mirror_percent)]
     pub struct HttpRoute {
         /// Name for logs and metrics; joined with the match's name by a dot.
         pub name: String,
@@ -27,6 +28,7 @@ message! {
         /// Change path and authority before the request is sent on.
         pub rewrite: Option<HttpRewrite>,
         /// Longest time until the whole response is there. Default: no limit.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub timeout: Option<Duration>,
         /// How failed requests are tried again. Default: the mesh's policy.
         pub retries: Option<HttpRetry>,
@@ -45,6 +47,15 @@ message! {
         pub cors_policy: Option<CorsPolicy>,
         /// Changes to the headers, whatever the destination.
         pub headers: Option<Headers>,
+    }
+}
+
+/// The older spelling of `mirrorPercent` is a property of its own in the schema.
+fn mirror_percent(schema: &mut Schema) {
+    if let Some(properties) = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut)
+        && let Some(property) = properties.get("mirrorPercent").cloned()
+    {
+        properties.insert("mirror_percent".into(), property);
     }
 }
 
@@ -116,6 +127,7 @@ message! {
 
 message! {
     /// A share of HTTP requests.
+    #[schemars(extend("required" = ["destination"]))]
     pub struct HttpRouteDestination {
         /// Where they go.
         pub destination: Destination,
@@ -164,6 +176,7 @@ enumeration! {
 
 message! {
     /// A fixed response.
+    #[schemars(extend("required" = ["status"]))]
     pub struct HttpDirectResponse {
         /// Status code.
         pub status: u32,
@@ -228,6 +241,7 @@ message! {
         /// How often, at most; 0 turns retries off.
         pub attempts: i32,
         /// Longest time for each try, the first included. Default: the route's timeout.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub per_try_timeout: Option<Duration>,
         /// On which failures: Envoy's policy names and status codes, separated by commas. Default: the mesh's.
         pub retry_on: String,
@@ -236,6 +250,7 @@ message! {
         /// Whether to avoid endpoints that were tried already. Default: true.
         pub retry_ignore_previous_hosts: Option<bool>,
         /// Shortest pause between tries, which grows with each. Default: 25 ms.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub backoff: Option<Duration>,
     }
 }
@@ -254,6 +269,7 @@ message! {
         /// Response headers that the page may read.
         pub expose_headers: Vec<String>,
         /// How long a browser may remember the answer.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub max_age: Option<Duration>,
         /// Whether credentials may be sent along.
         pub allow_credentials: Option<bool>,
@@ -296,8 +312,10 @@ message! {
             /// How long requests are held back.
             pub http_delay_type: HttpDelayType {
                 /// Always as long as this.
+                #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
                 fixed_delay => FixedDelay(Duration),
                 /// Reserved by Istio; no proxy does it.
+                #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
                 exponential_delay => ExponentialDelay(Duration),
             }
         }
@@ -325,6 +343,7 @@ message! {
 
 message! {
     /// A place that copies of requests go to.
+    #[schemars(extend("required" = ["destination"]))]
     pub struct HttpMirrorPolicy {
         /// Where they go.
         pub destination: Destination,
