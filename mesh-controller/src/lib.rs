@@ -1,15 +1,18 @@
 //! The control plane: what the mesh is configured with comes in here, is put together, and goes out to the proxies.
 //!
 //! The journey of the data is the order of the modules: [`source`]s tell of objects, the [`store`] puts them together
-//! and publishes snapshots.
+//! and publishes snapshots. The commands [`meshctl`] and `meshd` are thin shells over the same functions.
 //!
 //! # Invariants
 //! - The composition root: this crate may know all others; none but the examples knows it.
 //! - Nothing here decides what an object means or what a proxy is sent; that is pure and lives below.
 //! - Nothing spawns in a constructor: what needs a task is run by its owner and ends with it.
 
+pub mod cli;
+pub mod meshctl;
 pub mod source;
 pub mod store;
+pub mod yaml;
 
 pub use source::Source;
 pub use store::Store;

@@ -91,7 +91,8 @@ pub fn dump(sets: &[(TypeUrl, ResourceSet)]) -> Result<Value, Error> {
     Ok(Value::Object(out))
 }
 
-fn list_name(type_url: TypeUrl) -> &'static str {
+/// The key of a type's list in a [`dump`].
+pub fn list_name(type_url: TypeUrl) -> &'static str {
     match type_url {
         TypeUrl::Cluster => "clusters",
         TypeUrl::Endpoint => "endpoints",

@@ -1,2 +1,4 @@
-//! The control plane daemon; filled by the next commits.
-fn main() {}
+//! `meshctl`; everything is in the library.
+fn main() -> std::process::ExitCode {
+    mesh_controller::meshctl::main(std::env::args_os())
+}

@@ -1,0 +1,42 @@
+//! `meshctl`: what the control plane would do, without a server. Each subcommand is the function that the server uses,
+//! applied to files; none has logic of its own.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::cli;
+
+mod explain;
+mod input;
+mod validate;
+mod xds;
+
+#[derive(Parser)]
+#[command(name = "meshctl", version, about = "Looks at a mesh through its manifests", max_term_width = 100)]
+struct Meshctl {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Xds(xds::Xds),
+    Explain(explain::Explain),
+    Validate(validate::Validate),
+}
+
+/// Runs `meshctl` with these arguments, the first being the program's name. Exit codes: 0 ok, 1 a negative result, 2
+/// wrong usage or unreadable input.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let meshctl = match Meshctl::try_parse_from(args) {
+        Ok(meshctl) => meshctl,
+        Err(error) => return cli::usage(&error),
+    };
+    cli::end(match meshctl.command {
+        Command::Xds(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Validate(command) => command.run(),
+    })
+}
