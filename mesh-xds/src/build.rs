@@ -7,6 +7,7 @@ pub mod cluster;
 mod defaults;
 pub mod destination;
 pub mod endpoints;
+pub mod gateway;
 pub mod http;
 mod lookup;
 pub mod outbound;

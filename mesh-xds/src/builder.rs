@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::build::endpoints::ClientEndpoints;
+use crate::build::gateway::{GatewayListeners, GatewayRoutes, GatewaySecrets, Router};
 use crate::build::outbound::clusters::OutboundClusters;
 use crate::build::outbound::{OutboundListeners, OutboundRoutes};
 use crate::class::{Class, ClassOf};
@@ -61,12 +62,17 @@ impl Query for ResourcesOf {
     fn run(&self, view: &View<'_>) -> ResourceSet {
         let client = &self.class.client;
         let sidecar = client.kind == ProxyType::Sidecar;
+        let router = client.kind == ProxyType::Router;
+        let gateway = || Router::of(&self.class);
         let mut out: Vec<Arc<Resource>> = Vec::new();
         match self.kind {
             TypeUrl::Cluster => out.extend(view.get(&OutboundClusters(client.clone())).iter().cloned()),
             TypeUrl::Endpoint => out.extend(view.get(&ClientEndpoints(client.clone())).iter().cloned()),
             TypeUrl::Listener if sidecar => out.extend(view.get(&OutboundListeners(client.clone())).iter().cloned()),
             TypeUrl::Route if sidecar => out.extend(view.get(&OutboundRoutes(client.clone())).iter().cloned()),
+            TypeUrl::Listener if router => out.extend(view.get(&GatewayListeners(gateway())).iter().cloned()),
+            TypeUrl::Route if router => out.extend(view.get(&GatewayRoutes(gateway())).iter().cloned()),
+            TypeUrl::Secret if router => out.extend(view.get(&GatewaySecrets(gateway())).iter().cloned()),
             _ => {}
         }
         ResourceSet::new(out)

@@ -221,14 +221,14 @@ impl Query for SelectorKeys {
         for (_, sidecar) in view.all(|s| &s.sidecars) {
             keys.extend(sidecar.selector.keys().cloned());
         }
-        for (_, rule) in view.all(|s| &s.destination_rules) {
-            keys.extend(rule.selector.iter().flat_map(|s| s.keys().cloned()));
-        }
         for (_, vs) in view.all(|s| &s.virtual_services) {
             let http = vs.http.iter().flat_map(|r| r.matches.iter().map(|m| &m.source));
             let tls = vs.tls.iter().flat_map(|r| r.matches.iter().map(|m| &m.source));
             let tcp = vs.tcp.iter().flat_map(|r| r.matches.iter().map(|m| &m.source));
             keys.extend(http.chain(tls).chain(tcp).flat_map(|s| s.labels.keys().cloned()));
+        }
+        for (_, gateway) in view.all(|s| &s.gateways) {
+            keys.extend(gateway.selector.keys().cloned());
         }
         for (_, rule) in view.all(|s| &s.destination_rules) {
             keys.extend(rule.selector.iter().flat_map(|s| s.keys().cloned()));

@@ -4,6 +4,8 @@
 //! whatever joins objects is a query. What it can't use it reports; everything else of the object stays in force.
 
 pub(crate) mod destination_rule;
+pub(crate) mod gateway;
+pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod service_entry;
 pub(crate) mod sidecar;
@@ -43,6 +45,9 @@ pub(crate) fn object(object: &Object, settings: &Arc<Settings>) -> Lowered {
         Object::WorkloadEntry(o) => workload::workload_entry(o),
         Object::DestinationRule(o) => destination_rule::lower(o, settings),
         Object::Sidecar(o) => sidecar::sidecar(o),
+        Object::Gateway(o) => gateway::gateway(o),
+        Object::Secret(o) => secret::secret(o),
+        Object::ConfigMap(o) => secret::config_map(o),
         Object::VirtualService(o) => {
             let (row, diagnostics) = virtual_service::virtual_service(o, settings);
             (vec![Row::VirtualService(row.key(), Arc::new(row))], diagnostics).into()

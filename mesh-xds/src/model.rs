@@ -5,7 +5,9 @@
 
 pub mod destination_rule;
 pub mod endpoint;
+pub mod gateway;
 pub mod keys;
+pub mod secret;
 pub mod service;
 pub mod settings;
 pub mod sidecar;

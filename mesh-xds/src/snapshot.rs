@@ -121,6 +121,12 @@ tables! {
     10 virtual_services VirtualService: InNamespace => model::virtual_service::VirtualService;
     /// DestinationRules.
     11 destination_rules DestinationRule: InNamespace => model::destination_rule::DestinationRule;
+    /// Gateways.
+    12 gateways Gateway: InNamespace => model::gateway::Gateway;
+    /// Secrets that TLS can use.
+    13 secrets Secret: InNamespace => model::secret::TlsSecret;
+    /// ConfigMaps that hold authorities.
+    14 ca_config_maps CaConfigMap: InNamespace => model::secret::TlsSecret;
 }
 
 impl TableKey for () {

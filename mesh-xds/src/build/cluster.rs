@@ -10,7 +10,7 @@ mod locality;
 mod metadata;
 mod pool;
 mod special;
-mod tls;
+pub(crate) mod tls;
 pub(crate) mod wire;
 
 use std::sync::Arc;

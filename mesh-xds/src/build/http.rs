@@ -98,6 +98,7 @@ impl Http {
             .then(|| Http1ProtocolOptions { accept_http_10: true, ..Default::default() });
         let set_current_client_cert_details = self.forward_client_cert.map(|_| SetCurrentClientCertDetails {
             subject: bool_value(true),
+            cert: self.side == Side::Gateway,
             dns: true,
             uri: true,
             ..Default::default()

@@ -12,8 +12,8 @@ use mesh_api::{Diagnostic, Hostname, Name, ObjectRef};
 
 use super::{Told, created};
 use crate::model::virtual_service::{
-    Destination, L4Destination, MESH_GATEWAY, RulePath, Semantics, Source, TcpMatch, TcpRule, TextMatch, TlsMatch,
-    TlsRule, VirtualService,
+    Destination, L4Destination, MESH_GATEWAY, Retries, RulePath, Semantics, Source, TcpMatch, TcpRule, TextMatch,
+    TlsMatch, TlsRule, VirtualService,
 };
 use crate::model::{Settings, Visibility};
 use crate::net::Cidr;
@@ -77,6 +77,18 @@ pub(crate) fn virtual_service(
         name: source.name.clone(),
     };
     (row, lower.told.diagnostics)
+}
+
+/// `defaultHttpRetryPolicy` of the mesh. What can't be used of it is left out; the mesh's own settings are checked where
+/// they are read.
+pub(crate) fn mesh_retries(settings: &Settings) -> Option<Retries> {
+    let written = settings.mesh.default_http_retry_policy.as_ref()?;
+    let source = ObjectRef::new("MeshConfig", "", "");
+    let namespace = Name::default();
+    let told = Told::about(&source);
+    let mut lower = Lower { settings, namespace: &namespace, semantics: Semantics::Istio, told, usable: true };
+    let retries = lower.retries(written, "defaultHttpRetryPolicy");
+    lower.usable.then_some(retries)
 }
 
 /// One object on its way. `usable` is that of the rule in hand.

@@ -110,7 +110,7 @@ pub(crate) fn file_secret(file: FileSource<'_>, own_server: bool) -> SdsSecretCo
 }
 
 /// The secret for a `credentialName`.
-fn credential_secret(name: &str, ca: bool, traits: &Traits) -> SdsSecretConfig {
+pub(crate) fn credential_secret(name: &str, ca: bool, traits: &Traits) -> SdsSecretConfig {
     match (name.starts_with("builtin://"), ca) {
         (true, true) => return mesh_secret("ROOTCA"),
         (true, false) => return mesh_secret("default"),

@@ -234,7 +234,7 @@ pub(crate) fn cidr_range(cidr: &Cidr) -> CidrRange {
     CidrRange { address_prefix: cidr.address.to_string(), prefix_len: u32_value(u32::from(cidr.len)) }
 }
 
-fn tcp_proxy_filter(encoded: Vec<u8>) -> Filter {
+pub(crate) fn tcp_proxy_filter(encoded: Vec<u8>) -> Filter {
     let any = Any { type_url: TcpProxy::type_url(), value: encoded };
     Filter { name: crate::build::TCP_PROXY.into(), config_type: Some(filter::ConfigType::TypedConfig(any)) }
 }

@@ -1,0 +1,218 @@
+//! The route configurations of gateways, rule 6 of Istio's semantics: a host has the routes of all virtual services that
+//! are bound to it, in their order, what catches everything last; hosts with the same routes are one virtual host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
+use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
+use mesh_api::{Hostname, Name};
+
+use super::merge::Bound;
+use super::{BuiltListeners, MergedGateway, Router};
+use crate::Resource;
+use crate::build::lookup::ScopeLookup;
+use crate::build::route::{MAX_DIRECT_RESPONSE_BODY, RouteContext, catch_all_last, http_routes};
+use crate::build::{bool_value, u32_value};
+use crate::class::Client;
+use crate::memo::Query;
+use crate::model::virtual_service::VirtualService;
+use crate::scope::{VirtualServicesFor, settings};
+use crate::shared::ByPtr;
+use crate::view::View;
+
+/// The route configurations that a router asks for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct GatewayRoutes(pub Router);
+
+impl Query for GatewayRoutes {
+    type Out = Vec<Arc<Resource>>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let built = view.get(&BuiltListeners(self.0.clone()));
+        let names: BTreeSet<&Name> = built.iter().flat_map(|b| &b.routes).collect();
+        let build = |name: &Name| (*view.get(&RouteConfig { router: self.0.clone(), name: name.clone() })).clone();
+        names.into_iter().map(build).collect()
+    }
+}
+
+/// One route configuration of a router.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct RouteConfig {
+    router: Router,
+    name: Name,
+}
+
+impl Query for RouteConfig {
+    type Out = Arc<Resource>;
+
+    fn run(&self, view: &View<'_>) -> Arc<Resource> {
+        let merged = view.get(&MergedGateway(self.router.clone()));
+        let servers = merged.routes.get(&self.name).map_or(&[][..], Vec::as_slice);
+        let hosts = self.hosts(view, servers);
+        let mut virtual_hosts: Vec<VirtualHost> = collapse(hosts).iter().map(|host| host.build(view)).collect();
+        if virtual_hosts.is_empty() {
+            let port = servers.first().map_or(0, |b| b.server.port);
+            // Without routes every request is answered with 404.
+            virtual_hosts.push(VirtualHost {
+                name: format!("blackhole:{port}"),
+                domains: vec!["*".to_owned()],
+                ..VirtualHost::default()
+            });
+        }
+        virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        let config = RouteConfiguration {
+            name: self.name.to_string(),
+            virtual_hosts,
+            validate_clusters: bool_value(false),
+            ignore_port_in_host_matching: true,
+            max_direct_response_body_size_bytes: u32_value(MAX_DIRECT_RESPONSE_BODY),
+            ..RouteConfiguration::default()
+        };
+        Arc::new(Resource::encode(self.name.clone(), &config))
+    }
+}
+
+/// A virtual host as planned.
+#[derive(Clone, PartialEq, Debug)]
+struct Host {
+    /// The first of its hosts, with the server's port.
+    name: String,
+    domains: Vec<Hostname>,
+    redirects: bool,
+    routes: Vec<VirtualServiceRoutes>,
+}
+
+impl Host {
+    fn build(&self, view: &View<'_>) -> VirtualHost {
+        let routes: Vec<Route> = self.routes.iter().flat_map(|query| (*view.get(query)).clone()).collect();
+        let requires = if self.redirects { TlsRequirementType::All } else { TlsRequirementType::None };
+        VirtualHost {
+            name: self.name.clone(),
+            domains: self.domains.iter().map(Hostname::to_string).collect(),
+            routes: catch_all_last(routes),
+            require_tls: requires.into(),
+            include_request_attempt_count: true,
+            ..VirtualHost::default()
+        }
+    }
+}
+
+impl RouteConfig {
+    fn hosts(&self, view: &View<'_>, servers: &[Bound]) -> BTreeMap<Hostname, Host> {
+        let mut out: BTreeMap<Hostname, Host> = BTreeMap::new();
+        // A virtual service has the same routes on all servers of a gateway: those for the first one's port.
+        let mut built: Vec<VirtualServiceRoutes> = Vec::new();
+        for bound in servers {
+            let server = &bound.server;
+            let gateway = bound.gateway.full_name();
+            let client = &self.router.client;
+            let query = VirtualServicesFor { namespace: client.namespace.clone(), gateway: gateway.clone() };
+            for vs in view.get(&query).iter() {
+                let hosts = intersection(bound, vs);
+                if hosts.is_empty() {
+                    continue;
+                }
+                let known = built.iter().find(|b| b.gateway == gateway && b.virtual_service.key() == vs.key());
+                let query = known.cloned().unwrap_or_else(|| VirtualServiceRoutes {
+                    client: client.clone(),
+                    virtual_service: ByPtr(vs.clone()),
+                    gateway: gateway.clone(),
+                    port: server.port,
+                    tls: server.tls.is_some(),
+                });
+                if view.get(&query).is_empty() {
+                    continue;
+                }
+                if !built.contains(&query) {
+                    built.push(query.clone());
+                }
+                for host in hosts {
+                    let entry = out.entry(host.clone()).or_insert_with(|| Host::new(&host, server.port));
+                    if !entry.routes.contains(&query) {
+                        entry.routes.push(query.clone());
+                    }
+                    entry.redirects |= server.redirects();
+                }
+            }
+            if server.redirects() {
+                for host in &server.hosts {
+                    let host = &host.host;
+                    out.entry(host.clone()).or_insert_with(|| Host::new(host, server.port)).redirects = true;
+                }
+            }
+        }
+        out
+    }
+}
+
+impl Host {
+    fn new(host: &Hostname, port: u16) -> Self {
+        Self { name: format!("{host}:{port}"), domains: vec![host.clone()], redirects: false, routes: Vec::new() }
+    }
+}
+
+/// The hosts that a server and a virtual service have in common; of two that overlap the narrower one.
+fn intersection(bound: &Bound, vs: &VirtualService) -> Vec<Hostname> {
+    let mut out: Vec<Hostname> = Vec::new();
+    for of_server in bound.server.hosts.iter().filter(|h| h.admits(&vs.namespace)).map(|h| &h.host) {
+        for of_vs in &vs.hosts {
+            let both = if of_vs.covers(of_server) {
+                of_server
+            } else if of_server.covers(of_vs) {
+                of_vs
+            } else {
+                continue;
+            };
+            if !out.contains(both) {
+                out.push(both.clone());
+            }
+        }
+    }
+    out
+}
+
+/// Hosts with the same routes become one virtual host, named after the most specific one.
+fn collapse(hosts: BTreeMap<Hostname, Host>) -> Vec<Host> {
+    let mut sorted: Vec<Host> = hosts.into_values().collect();
+    let rank = |h: &Host| h.domains.first().map(|d| (d.is_wildcard(), std::cmp::Reverse(d.as_str().len()), d.clone()));
+    sorted.sort_by_key(rank);
+    let mut out: Vec<Host> = Vec::with_capacity(sorted.len());
+    for host in sorted {
+        match out.iter_mut().find(|known| known.redirects == host.redirects && known.routes == host.routes) {
+            Some(known) => known.domains.extend(host.domains),
+            None => out.push(host),
+        }
+    }
+    out
+}
+
+/// The routes that a virtual service means for a gateway.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct VirtualServiceRoutes {
+    client: Client,
+    virtual_service: ByPtr<VirtualService>,
+    gateway: Name,
+    port: u16,
+    tls: bool,
+}
+
+impl Query for VirtualServiceRoutes {
+    type Out = Vec<Route>;
+    fn run(&self, view: &View<'_>) -> Vec<Route> {
+        let gateways = [self.gateway.clone()];
+        let lookup = ScopeLookup { view, client: &self.client, port: self.port };
+        let settings = settings(view);
+        let retries = crate::lower::virtual_service::mesh_retries(&settings);
+        let ctx = RouteContext {
+            namespace: &self.client.namespace,
+            labels: &self.client.labels,
+            gateways: &gateways,
+            port: self.port,
+            tls: self.tls,
+            default_retries: retries.as_ref(),
+            append_x_forwarded_host: false,
+            lookup: &lookup,
+        };
+        http_routes(&self.virtual_service, &ctx)
+    }
+}
