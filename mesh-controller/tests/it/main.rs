@@ -3,5 +3,10 @@
 // Clippy takes only functions marked as tests for tests; the helpers here are as well.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod corpus;
 mod edges;
+mod envoy;
 mod invariants;
+mod pipeline;
+mod samples;
+mod simulation;
