@@ -1,7 +1,8 @@
 //! The control plane: what the mesh is configured with comes in here, is put together, and goes out to the proxies.
 //!
 //! The journey of the data is the order of the modules: [`source`]s tell of objects, the [`store`] puts them together
-//! and publishes snapshots. The commands [`meshctl`] and `meshd` are thin shells over the same functions.
+//! and publishes snapshots, a [`ControlPlane`] serves them. The commands [`meshctl`] and [`meshd`] are thin shells over
+//! the same functions.
 //!
 //! # Invariants
 //! - The composition root: this crate may know all others; none but the examples knows it.
@@ -9,10 +10,13 @@
 //! - Nothing spawns in a constructor: what needs a task is run by its owner and ends with it.
 
 pub mod cli;
+pub mod control_plane;
 pub mod meshctl;
+pub mod meshd;
 pub mod source;
 pub mod store;
 pub mod yaml;
 
+pub use control_plane::ControlPlane;
 pub use source::Source;
 pub use store::Store;

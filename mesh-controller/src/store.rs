@@ -1,11 +1,12 @@
-//! The single writer: hears all sources, decides when to publish, and publishes one [`Snapshot`] after another.
+//! The single writer: hears all sources, decides when to publish, and publishes one state of the mesh ([`Published`]) after another.
 //!
-//! Nobody else writes. Readers hold an `Arc` of the snapshot that was the newest when they looked and are never waited
+//! Nobody else writes. Readers hold an `Arc` of the state that was the newest when they looked and are never waited
 //! for. Nothing is published before every source has told what it had at the start: a proxy must not be sent half a mesh.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use mesh_api::{Location, Object, ObjectRef};
 use mesh_xds::model::Settings;
 use mesh_xds::{Change, Snapshot};
@@ -23,6 +24,18 @@ use self::debounce::Burst;
 pub use self::debounce::Debounce;
 pub use self::problems::Problems;
 
+/// One published state of the mesh.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Published {
+    /// What the objects mean.
+    pub snapshot: Snapshot,
+    /// The objects as written, those that count.
+    pub objects: OrdMap<ObjectRef, Object>,
+    /// When the first change that led here was heard of; none before the first publish.
+    pub changed_at: Option<std::time::Instant>,
+}
+
 /// Batches that wait for the writer, before sources have to wait for it.
 const BACKLOG: usize = 64;
 
@@ -31,7 +44,7 @@ pub struct Store {
     sources: Vec<Box<dyn Source>>,
     debounce: Debounce,
     settings: Option<watch::Receiver<Arc<Settings>>>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
+    snapshots: watch::Sender<Arc<Published>>,
     problems: watch::Sender<Arc<Problems>>,
     synced: watch::Sender<bool>,
 }
@@ -43,7 +56,10 @@ impl Store {
             sources: Vec::new(),
             debounce,
             settings: None,
-            snapshots: watch::Sender::new(Arc::new(Snapshot::new(settings))),
+            snapshots: watch::Sender::new(Arc::new(Published {
+                snapshot: Snapshot::new(settings),
+                ..Published::default()
+            })),
             problems: watch::Sender::default(),
             synced: watch::Sender::new(false),
         }
@@ -54,13 +70,17 @@ impl Store {
         self.sources.push(Box::new(source));
     }
 
+    pub(crate) fn boxed_source(&mut self, source: Box<dyn Source>) {
+        self.sources.push(source);
+    }
+
     /// Settings that change while the store runs.
     pub fn settings(&mut self, settings: watch::Receiver<Arc<Settings>>) {
         self.settings = Some(settings);
     }
 
-    /// The snapshots. The first value is the empty mesh; see [`synced`](Self::synced).
-    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+    /// The states of the mesh. The first value is the empty mesh; see [`synced`](Self::synced).
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Published>> {
         self.snapshots.subscribe()
     }
 
@@ -84,7 +104,7 @@ impl Store {
         }
         drop(sender);
         let mut settings = self.settings;
-        let current = self.snapshots.borrow().clone();
+        let current = Published::clone(&self.snapshots.borrow());
         let mut writer = Writer {
             current,
             claims: HashMap::new(),
@@ -144,7 +164,7 @@ async fn drive(index: usize, mut source: Box<dyn Source>, batches: mpsc::Sender<
 }
 
 struct Writer {
-    current: Arc<Snapshot>,
+    current: Published,
     /// What each source says of an object, by the source's place; the last one counts.
     claims: HashMap<ObjectRef, BTreeMap<usize, Claim>>,
     /// The objects that may differ from the current snapshot.
@@ -153,7 +173,7 @@ struct Writer {
     unsynced: BTreeSet<usize>,
     burst: Burst,
     said: Problems,
-    snapshots: watch::Sender<Arc<Snapshot>>,
+    snapshots: watch::Sender<Arc<Published>>,
     problems: watch::Sender<Arc<Problems>>,
     synced: watch::Sender<bool>,
 }
@@ -210,10 +230,11 @@ impl Writer {
             Some(claim) => Change::Upsert(claim.object.clone()),
             None => Change::Delete(key.clone()),
         }));
+        self.current.changed_at = self.burst.since().map(Instant::into_std);
         self.burst.published();
-        let current = Arc::clone(&self.current);
-        match tokio::task::spawn_blocking(move || Arc::new(current.apply(changes))).await {
-            Ok(next) => self.current = next,
+        let current = self.current.snapshot.clone();
+        match tokio::task::spawn_blocking(move || current.apply(changes)).await {
+            Ok(next) => self.current.snapshot = next,
             Err(error) => {
                 // A defect of ours. What is in force stays, and the next change tries again.
                 tracing::error!(%error, "{} objects could not be applied", touched.len());
@@ -222,15 +243,20 @@ impl Writer {
             }
         }
         for key in touched {
-            let problems = self.current.diagnostics_of(&key).to_vec();
-            let location = self.winner(&key).and_then(|claim| claim.location.clone());
-            self.said.of_object(key, problems, location);
+            let problems = self.current.snapshot.diagnostics_of(&key).to_vec();
+            let claim = self.winner(&key).map(|claim| (claim.object.clone(), claim.location.clone()));
+            let (object, location) = claim.unzip();
+            match object {
+                Some(object) => self.current.objects.insert(key.clone(), object),
+                None => self.current.objects.remove(&key),
+            };
+            self.said.of_object(key, problems, location.flatten());
         }
         self.problems.send_if_modified(|said| self.said.publish(said));
         let first = self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
-        let current = Arc::clone(&self.current);
+        let current = Arc::new(self.current.clone());
         self.snapshots.send_if_modified(|published| {
-            let news = first || published.revision() != current.revision();
+            let news = first || published.snapshot.revision() != current.snapshot.revision();
             *published = current;
             news
         });

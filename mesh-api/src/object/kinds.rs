@@ -50,6 +50,17 @@ macro_rules! kinds {
                 }
             }
 
+            /// The object as JSON, as an apiserver would return it.
+            ///
+            /// # Errors
+            /// None for objects that were read; reserved for values that JSON cannot hold.
+            pub fn to_json(&self) -> serde_json::Result<serde_json::Value> {
+                match self {
+                    $(Self::$variant(object) => serde_json::to_value(object.as_ref()),)*
+                    Self::Other(other) => Ok(other.content.clone()),
+                }
+            }
+
             pub(super) fn typed(kind: &Kind, node: &Node<'_>) -> Result<(Self, Unknown), NotAnObject> {
                 match kind.name {
                     $($name => {

@@ -1,2 +1,4 @@
-//! The control plane daemon; filled by the next commits.
-fn main() {}
+//! `meshd`; everything is in the library.
+fn main() -> std::process::ExitCode {
+    mesh_controller::meshd::main(std::env::args_os())
+}

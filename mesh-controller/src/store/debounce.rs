@@ -60,6 +60,11 @@ impl Burst {
         Some(quiet.min(held.first + self.knobs.max))
     }
 
+    /// When the first change that is held back came.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.held.map(|held| held.first)
+    }
+
     /// All that was held back has been published.
     pub(crate) fn published(&mut self) {
         self.held = None;

@@ -41,7 +41,7 @@ impl Source for Spoken {
 }
 
 struct Running {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    snapshots: watch::Receiver<Arc<Published>>,
     problems: watch::Receiver<Arc<Problems>>,
     synced: watch::Receiver<bool>,
     settings: watch::Sender<Arc<Settings>>,
@@ -68,10 +68,14 @@ fn run(sources: Vec<Box<dyn Source>>) -> Running {
 
 impl Running {
     /// The next snapshot, and how long it took.
-    async fn next(&mut self) -> (Arc<Snapshot>, Duration) {
+    async fn next(&mut self) -> (Snapshot, Duration) {
         let start = Instant::now();
         tokio::time::timeout(Duration::from_secs(60), self.snapshots.changed()).await.unwrap().unwrap();
-        (self.snapshots.borrow_and_update().clone(), start.elapsed())
+        let published = self.snapshots.borrow_and_update().clone();
+        let objects: Vec<&ObjectRef> = published.objects.keys().collect();
+        assert_eq!(objects, published.snapshot.objects().collect::<Vec<_>>(), "what is written is what is meant");
+        assert!(published.changed_at.is_some());
+        (published.snapshot.clone(), start.elapsed())
     }
 
     async fn is_quiet(&mut self) -> bool {

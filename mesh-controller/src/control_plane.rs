@@ -1,0 +1,301 @@
+//! The composition root: sources, the store and the servers become one thing that runs until it is told to stop.
+//!
+//! Streams are accepted from the beginning but answered only when every source has told what it had at the start: a proxy
+//! that connects early waits, and is never sent half a mesh.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use mesh_api::Kind;
+use mesh_xds::model::Settings;
+use mesh_xds::server::{self, Backend, Caller, Counts, Server};
+use mesh_xds::{Builder, Proxy, ResourceSet, TypeUrl};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::source::Source;
+use crate::store::{Debounce, Problems, Published, Store};
+
+/// A control plane whose ports are open.
+///
+/// ```no_run
+/// use mesh_controller::ControlPlane;
+/// use mesh_controller::source::Files;
+/// # async fn run(shutdown: impl std::future::Future<Output = ()>) -> std::io::Result<()> {
+/// let control_plane = ControlPlane::builder()
+///     .source(Files::new(["manifests".into()]))
+///     .serve_xds("127.0.0.1:15010".parse().unwrap())
+///     .bind()
+///     .await?;
+/// control_plane.run_until(shutdown).await
+/// # }
+/// ```
+pub struct ControlPlane {
+    store: Store,
+    server: Server<Mesh>,
+    stop: CancellationToken,
+    xds: Option<TcpListener>,
+    http: Vec<TcpListener>,
+    addresses: Addresses,
+}
+
+/// What a control plane is to consist of.
+pub struct ControlPlaneBuilder {
+    settings: Settings,
+    debounce: Debounce,
+    server: server::Options,
+    sources: Vec<Box<dyn Source>>,
+    xds: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
+}
+
+/// Where a control plane listens; none for what it does not serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Addresses {
+    /// xDS in plaintext, istiod's 15010.
+    pub grpc: Option<SocketAddr>,
+    /// `/ready` and `/debug/…`, istiod's 8080.
+    pub http: Option<SocketAddr>,
+    /// `/metrics`, istiod's 15014.
+    pub monitoring: Option<SocketAddr>,
+}
+
+impl ControlPlane {
+    /// A control plane without sources that serves nothing yet.
+    pub fn builder() -> ControlPlaneBuilder {
+        ControlPlaneBuilder {
+            settings: Settings::default(),
+            debounce: Debounce::default(),
+            server: server::Options::default(),
+            sources: Vec::new(),
+            xds: None,
+            http: None,
+            metrics: None,
+        }
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Becomes true when streams are answered.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.store.synced()
+    }
+
+    /// All that is wrong with the configuration.
+    pub fn problems(&self) -> watch::Receiver<Arc<Problems>> {
+        self.store.problems()
+    }
+
+    /// The states of the mesh.
+    pub fn states(&self) -> watch::Receiver<Arc<Published>> {
+        self.store.snapshots()
+    }
+
+    /// Runs until `shutdown`, then lets the streams end, for as long as the server's options say, and returns.
+    ///
+    /// # Errors
+    /// When a listener fails for good.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let Self { store, server, stop, xds, http, .. } = self;
+        let mut ready = store.synced();
+        // The pages stay until the streams have ended: `/ready` says no meanwhile.
+        let drained = CancellationToken::new();
+        let xds = async {
+            if let Some(listener) = xds {
+                tokio::select! {
+                    _ = ready.wait_for(|ready| *ready) => server.serve(listener, stop.cancelled()).await?,
+                    () = stop.cancelled() => {}
+                }
+            }
+            stop.cancelled().await;
+            drained.cancel();
+            io::Result::Ok(())
+        };
+        let mut pages = tokio::task::JoinSet::new();
+        for listener in http {
+            let (server, drained) = (server.clone(), drained.clone());
+            pages.spawn(async move { server.serve_http(listener, drained.cancelled()).await });
+        }
+        let stopping = async {
+            shutdown.await;
+            tracing::info!("draining");
+            stop.cancel();
+        };
+        let (xds, (), ()) = tokio::join!(xds, store.run(stop.clone()), stopping);
+        while let Some(page) = pages.join_next().await {
+            page??;
+        }
+        xds
+    }
+}
+
+impl ControlPlaneBuilder {
+    /// The settings of the mesh.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// When changes are published.
+    #[must_use]
+    pub fn debounce(mut self, debounce: Debounce) -> Self {
+        self.debounce = debounce;
+        self
+    }
+
+    /// How the server behaves.
+    #[must_use]
+    pub fn server_options(mut self, options: server::Options) -> Self {
+        self.server = options;
+        self
+    }
+
+    /// Adds a source. Where two sources define an object, the one that was added later counts.
+    #[must_use]
+    pub fn source(mut self, source: impl Source + 'static) -> Self {
+        self.sources.push(Box::new(source));
+        self
+    }
+
+    /// Serves xDS in plaintext. Port 0 is any free one.
+    #[must_use]
+    pub fn serve_xds(mut self, address: SocketAddr) -> Self {
+        self.xds = Some(address);
+        self
+    }
+
+    /// Serves `/ready` and `/debug/…`.
+    #[must_use]
+    pub fn serve_http(mut self, address: SocketAddr) -> Self {
+        self.http = Some(address);
+        self
+    }
+
+    /// Serves `/metrics`.
+    #[must_use]
+    pub fn serve_metrics(mut self, address: SocketAddr) -> Self {
+        self.metrics = Some(address);
+        self
+    }
+
+    /// Opens the ports.
+    ///
+    /// # Errors
+    /// When an address is taken or not ours; the error names it.
+    pub async fn bind(self) -> io::Result<ControlPlane> {
+        let mut store = Store::new(self.settings, self.debounce);
+        for source in self.sources {
+            store.boxed_source(source);
+        }
+        let xds = bind(self.xds).await?;
+        let http = bind(self.http).await?;
+        let metrics = bind(self.metrics).await?;
+        let at = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+        let addresses = Addresses { grpc: at(&xds)?, http: at(&http)?, monitoring: at(&metrics)? };
+        let stop = CancellationToken::new();
+        let mesh =
+            Mesh { states: store.snapshots(), synced: store.synced(), builder: Builder::default(), stop: stop.clone() };
+        let server = Server::builder(mesh).options(self.server).build();
+        Ok(ControlPlane { store, server, stop, xds, http: http.into_iter().chain(metrics).collect(), addresses })
+    }
+
+    /// [`bind`](Self::bind) and [`run_until`](ControlPlane::run_until) in one.
+    ///
+    /// # Errors
+    /// As theirs.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        self.bind().await?.run_until(shutdown).await
+    }
+}
+
+async fn bind(address: Option<SocketAddr>) -> io::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let mut result = TcpListener::bind(address).await;
+    if result.is_err() && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // All addresses of a host without IPv6.
+        result = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
+    }
+    result.map(Some).map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+/// The mesh as the xDS server sees it.
+struct Mesh {
+    states: watch::Receiver<Arc<Published>>,
+    synced: watch::Receiver<bool>,
+    builder: Builder,
+    stop: CancellationToken,
+}
+
+impl Backend for Mesh {
+    type Snapshot = Published;
+    type Client = Arc<Proxy>;
+
+    fn snapshots(&self) -> watch::Receiver<Arc<Published>> {
+        self.states.clone()
+    }
+
+    fn connect(&self, node: &Node, _: &Caller<'_>) -> Result<Arc<Proxy>, tonic::Status> {
+        Proxy::from_node(node).map(Arc::new).map_err(|error| tonic::Status::invalid_argument(error.to_string()))
+    }
+
+    fn resources(&self, state: &Published, proxy: &Arc<Proxy>, kind: TypeUrl) -> ResourceSet {
+        self.builder.build(&state.snapshot, proxy, kind)
+    }
+
+    fn changed_at(&self, state: &Published) -> Option<Instant> {
+        state.changed_at
+    }
+
+    fn is_ready(&self) -> bool {
+        *self.synced.borrow() && !self.stop.is_cancelled()
+    }
+
+    fn counts(&self, state: &Published) -> Option<Counts> {
+        Some(Counts::new(state.snapshot.services.len(), state.snapshot.virtual_services.len()))
+    }
+
+    fn configz(&self, state: &Published) -> Value {
+        let config = state.objects.values().filter(|object| is_config(&object.kind_name()));
+        config.filter_map(|object| object.to_json().ok()).collect()
+    }
+
+    fn registryz(&self, state: &Published) -> Value {
+        let service = |service: &mesh_xds::model::Service| {
+            let ports = service.ports.iter();
+            let ports =
+                ports.map(|p| json!({"name": p.name, "port": p.number, "protocol": format!("{:?}", p.protocol)}));
+            json!({
+                "Attributes": {
+                    "ServiceRegistry": format!("{:?}", service.registry),
+                    "Name": service.name,
+                    "Namespace": service.namespace,
+                    "Labels": service.labels,
+                    "LabelSelectors": service.selector,
+                },
+                "hostname": service.hostname,
+                "addresses": service.addresses,
+                "ports": ports.collect::<Value>(),
+                "MeshExternal": service.mesh_external,
+            })
+        };
+        state.snapshot.services.iter().map(|(_, row)| service(row)).collect()
+    }
+}
+
+/// True for kinds that configure a mesh. The others are its workloads, and its secrets.
+fn is_config(kind: &str) -> bool {
+    let group = mesh_api::object::KINDS.iter().find(|known| known.name == kind).map_or("", |known: &Kind| known.group);
+    group.ends_with(".istio.io") || group == "gateway.networking.k8s.io" || group == "networking.k8s.io"
+}

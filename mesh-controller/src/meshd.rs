@@ -1,0 +1,177 @@
+//! `meshd`: the control plane as a process. Flags become a [`ControlPlane`]; signals end it. Nothing else is decided here.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use mesh_api::types::Duration as GoDuration;
+use mesh_xds::server;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{self, MeshFlags, Verdict};
+use crate::control_plane::ControlPlane;
+use crate::source::Files;
+use crate::store::Debounce;
+
+/// The control plane of a mesh
+#[derive(Parser, Debug)]
+#[command(name = "meshd", version, max_term_width = 100)]
+struct Meshd {
+    /// Serve the manifests in this folder, and follow its changes; may be repeated, later folders win
+    #[arg(long, required = true, value_name = "DIR")]
+    config_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    mesh: MeshFlags,
+    /// Where xDS is served in plaintext; port 0 is any free one
+    #[arg(long, alias = "grpcAddr", default_value = ":15010", value_parser = address, value_name = "[HOST]:PORT")]
+    grpc_addr: SocketAddr,
+    /// Where /ready and /debug are served
+    #[arg(long, alias = "httpAddr", default_value = ":8080", value_parser = address, value_name = "[HOST]:PORT")]
+    http_addr: SocketAddr,
+    /// Where /metrics is served
+    #[arg(long, alias = "monitoringAddr", default_value = ":15014", value_parser = address, value_name = "[HOST]:PORT")]
+    monitoring_addr: SocketAddr,
+    /// Write one line of JSON with the bound addresses to standard output once ready: {"grpc", "http", "monitoring"}
+    #[arg(long)]
+    print_addrs: bool,
+    /// Changes that follow one another within this time are published together
+    #[arg(long, env = "PILOT_DEBOUNCE_AFTER", default_value = "100ms", value_parser = duration)]
+    debounce_after: Duration,
+    /// The longest time that a change is held back
+    #[arg(long, env = "PILOT_DEBOUNCE_MAX", default_value = "10s", value_parser = duration)]
+    debounce_max: Duration,
+    /// How long streams may take to end on SIGTERM
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    drain_timeout: Duration,
+    /// Answer /debug to others than the local host
+    #[arg(long)]
+    remote_debug: bool,
+}
+
+/// Runs `meshd` with these arguments, the first being the program's name, until SIGTERM or SIGINT. Exit codes: 0 when it
+/// was told to end, 2 for wrong usage, unreadable input or a port that is taken.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let meshd = match Meshd::try_parse_from(args) {
+        Ok(meshd) => meshd,
+        Err(error) => return cli::usage(&error),
+    };
+    log_to_stderr();
+    cli::end(meshd.run().map(|()| (String::new(), Verdict::Ok)))
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // Fails when the program that embeds us logs already, which is as good.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
+impl Meshd {
+    fn run(self) -> anyhow::Result<()> {
+        for folder in &self.config_dir {
+            std::fs::metadata(folder).with_context(|| format!("--config-dir {}", folder.display()))?;
+        }
+        let (settings, told) = self.mesh.settings()?;
+        for problem in told {
+            tracing::warn!("{problem}");
+        }
+        let mut options = server::Options::default();
+        options.drain_timeout = self.drain_timeout;
+        options.remote_debug = self.remote_debug;
+        let control_plane = ControlPlane::builder()
+            .settings(settings)
+            .debounce(self.debounce())
+            .server_options(options)
+            .source(Files::new(self.config_dir.clone()))
+            .serve_xds(self.grpc_addr)
+            .serve_http(self.http_addr)
+            .serve_metrics(self.monitoring_addr);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let control_plane = control_plane.bind().await?;
+            let (addresses, mut ready) = (control_plane.addresses(), control_plane.ready());
+            let announce = async {
+                if ready.wait_for(|ready| *ready).await.is_ok() {
+                    tracing::info!(?addresses, "ready");
+                    if self.print_addrs {
+                        let line = serde_json::to_string(&addresses)?;
+                        writeln!(io::stdout(), "{line}")?;
+                        io::stdout().flush()?;
+                    }
+                }
+                anyhow::Ok(())
+            };
+            let shutdown = async {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            };
+            let (announced, ended) = tokio::join!(announce, control_plane.run_until(shutdown));
+            announced.and(ended.map_err(Into::into))
+        })
+    }
+
+    /// `--env` sets what istiod reads from its environment, so it may set these two as well.
+    fn debounce(&self) -> Debounce {
+        let set = |name: &str, otherwise: Duration| {
+            let last = self.mesh.env.iter().rev().find(|(set, _)| set == name);
+            last.and_then(|(_, value)| duration(value).ok()).unwrap_or(otherwise)
+        };
+        Debounce {
+            after: set("PILOT_DEBOUNCE_AFTER", self.debounce_after),
+            max: set("PILOT_DEBOUNCE_MAX", self.debounce_max),
+        }
+    }
+}
+
+/// `:15010` (all addresses), `127.0.0.1:0`, `[::1]:15010`, or a port alone.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    match port.parse() {
+        Ok(port) => Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)),
+        Err(_) => text.parse().map_err(|_| "write :PORT or ADDRESS:PORT".to_owned()),
+    }
+}
+
+/// Go's notation: `100ms`, `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: GoDuration = text.parse().map_err(|_| "write a duration such as 100ms or 10s".to_owned())?;
+    Ok(parsed.to_std())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_durations_are_read_as_istiod_reads_them() {
+        for (text, want) in [
+            (":15010", Some("[::]:15010")),
+            ("0", Some("[::]:0")),
+            ("127.0.0.1:8080", Some("127.0.0.1:8080")),
+            ("[::1]:1", Some("[::1]:1")),
+            ("localhost:1", None),
+            (":x", None),
+        ] {
+            assert_eq!(address(text).ok(), want.map(|want| want.parse().unwrap()), "{text}");
+        }
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
+        assert!(duration("100").is_err());
+    }
+
+    #[test]
+    fn env_sets_the_debounce() {
+        let args = ["meshd", "--config-dir", "x", "--debounce-after=1s", "--env", "PILOT_DEBOUNCE_MAX=3s"];
+        let meshd = Meshd::try_parse_from(args).unwrap();
+        assert_eq!(meshd.debounce(), Debounce { after: Duration::from_secs(1), max: Duration::from_secs(3) });
+    }
+}
