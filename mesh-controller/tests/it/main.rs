@@ -1,7 +1,7 @@
 //! Integration tests of the control plane: one binary, one module for each corpus or part.
 
 // Clippy takes only functions marked as tests for tests; the helpers here are as well.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
 mod corpus;
 mod edges;

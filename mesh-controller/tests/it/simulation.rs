@@ -12,6 +12,9 @@ use crate::corpus::{self, Score};
 use crate::invariants::violations;
 use crate::pipeline::{self, Dump, Input};
 
+/// The clusters of each domain; `None` = the domain must not be there.
+type Domains = BTreeMap<String, Option<Vec<String>>>;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Scenario {
@@ -25,7 +28,7 @@ struct Scenario {
     #[serde(default)]
     calls: Vec<Call>,
     #[serde(default)]
-    routes: BTreeMap<String, Option<BTreeMap<String, Option<Vec<String>>>>>,
+    routes: BTreeMap<String, Option<Domains>>,
     #[serde(default)]
     clusters: Option<Clusters>,
 }
@@ -130,7 +133,7 @@ fn judge(call: &Call, explanation: &Explanation) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(format!("{}\n{}", wrong.join("; "), render(explanation))) }
 }
 
-fn table(dump: &Value, name: &str, domains: &BTreeMap<String, Option<Vec<String>>>) -> Result<(), String> {
+fn table(dump: &Value, name: &str, domains: &Domains) -> Result<(), String> {
     let configs = dump["routes"].as_array().unwrap();
     let config = configs.iter().find(|r| r["name"] == name).ok_or("there is no such route configuration")?;
     let mut got: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
+use envoy_types::pb::envoy::config::core::v3::transport_socket;
 use envoy_types::pb::envoy::config::core::v3::{Address, CidrRange, TransportSocket, address, socket_address};
-use envoy_types::pb::envoy::config::core::v3::{TrafficDirection, transport_socket};
 use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
 use envoy_types::pb::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
 use envoy_types::pb::envoy::config::listener::v3::listener_filter_chain_match_predicate::Rule;
@@ -115,14 +115,10 @@ fn listener<'a>(listeners: &'a [Listener], request: &Request) -> Option<(&'a Lis
     listeners.iter().find(|l| l.name == "virtualOutbound").map(|l| (l, why))
 }
 
-/// The TCP addresses of a listener, except 15006, which is met by redirection only.
+/// The TCP addresses of a listener.
 fn addresses(listener: &Listener) -> impl Iterator<Item = (IpAddr, u32)> + '_ {
-    let inbound = listener.traffic_direction == TrafficDirection::Inbound as i32 && listener.name == "virtualInbound";
-    let all = listener
-        .address
-        .iter()
-        .chain(listener.additional_addresses.iter().filter_map(|additional| additional.address.as_ref()));
-    all.filter(move |_| !inbound).filter_map(tcp_address)
+    let more = listener.additional_addresses.iter().filter_map(|additional| additional.address.as_ref());
+    listener.address.iter().chain(more).filter_map(tcp_address)
 }
 
 fn tcp_address(a: &Address) -> Option<(IpAddr, u32)> {

@@ -93,6 +93,7 @@ fn a_listener_is_found_by_address_then_port_then_as_the_virtual_one() {
             (json!({"address": "fd00::1", "port": 80}), to("all")),
             (json!({"address": "10.0.0.1", "port": 81}), to("virtualOutbound")),
             (json!({"address": "10.0.0.1", "port": 80, "direction": "inbound"}), to("virtualInbound")),
+            (json!({"address": "10.0.0.9", "port": 15006}), to("virtualInbound")),
         ],
     );
     let gateway = resources(&json!({"listeners": [l("0.0.0.0_80", "0.0.0.0", 80)]}));
