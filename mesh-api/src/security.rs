@@ -10,11 +10,11 @@ use kube::CustomResource;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
 use crate::types::message::Field;
-use crate::types::{Duration, IstioStatus, enumeration, message};
+use crate::types::{Duration, IstioStatus, enumeration, message, spec};
 
 pub use crate::types::{PolicyTargetReference, WorkloadSelector};
 
-message! {
+spec! {
     /// Whether workloads accept plaintext, mutual TLS or both.
     ///
     /// ```
@@ -110,7 +110,7 @@ impl<'de, T: Field<'de>> Field<'de> for BTreeMap<u32, T> {
     }
 }
 
-message! {
+spec! {
     /// Which tokens a workload accepts with requests. A request without a token passes, one with a bad token doesn't.
     ///
     /// ```

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use kube::CustomResource;
 
-use crate::types::{Duration, IstioStatus, PolicyTargetReference, WorkloadSelector, enumeration, message};
+use crate::types::{Duration, IstioStatus, PolicyTargetReference, WorkloadSelector, enumeration, message, spec};
 
-message! {
+spec! {
     /// What workloads report, laid over what their namespace and the mesh say.
     ///
     /// ```

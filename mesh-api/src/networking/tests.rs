@@ -30,6 +30,13 @@ fn null_and_absent_are_the_zero_value() {
 }
 
 #[test]
+fn a_spec_may_be_missing() {
+    for object in [json!({"metadata": {"name": "all"}}), json!({"metadata": {"name": "all"}, "spec": null})] {
+        assert_eq!(read::<Sidecar>(object).spec, SidecarSpec::default());
+    }
+}
+
+#[test]
 fn numbers_may_be_text_or_floats_without_fraction() {
     for weight in [json!(80), json!("80"), json!(80.0)] {
         assert_eq!(read::<RouteDestination>(json!({ "weight": weight })).weight, 80);

@@ -255,7 +255,7 @@ macro_rules! message {
                     $(#[$one_meta:meta])* pub $one:ident: $one_type:ident {
                         $($(#[$arm_meta:meta])* $arm:ident => $variant:ident($arm_type:ty),)+
                     }
-                )+
+                )*
             }
         }
     ) => {
@@ -276,7 +276,7 @@ macro_rules! message {
                 #[serde(flatten)]
                 #[schemars(skip)]
                 pub $one: Option<$one_type>,
-            )+
+            )*
         }
         $(
             #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
@@ -286,59 +286,11 @@ macro_rules! message {
             pub enum $one_type {
                 $($(#[$arm_meta])* $variant($arm_type),)+
             }
-        )+
+        )*
         impl $name {
-            fn add_oneofs(schema: &mut schemars::Schema) {
-                $(crate::types::schema::flatten::<$one_type>(schema);)+
+            fn add_oneofs(_schema: &mut schemars::Schema) {
+                $(crate::types::schema::flatten::<$one_type>(_schema);)*
             }
-        }
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                #[derive(serde::Deserialize)]
-                #[serde(rename_all = "camelCase")]
-                struct Written {
-                    $(
-                        #[serde(default, deserialize_with = "crate::types::message::read")]
-                        $field: $type,
-                    )*
-                    $($(
-                        #[serde(default, deserialize_with = "crate::types::message::read")]
-                        $arm: Option<$arm_type>,
-                    )+)+
-                }
-                let written = Written::deserialize(deserializer)?;
-                Ok(Self {
-                    $($field: written.$field,)*
-                    $($one: crate::types::message::choose([
-                        $((stringify!($arm), written.$arm.map($one_type::$variant)),)+
-                    ])?,)+
-                })
-            }
-        }
-        crate::types::message::self_reading!($name);
-    };
-}
-pub(crate) use message;
-
-/// Declares the spec of a kind: a message that may be missing from its object.
-macro_rules! spec {
-    (
-        $(#[$meta:meta])*
-        pub struct $name:ident {
-            $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
-        }
-    ) => {
-        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, schemars::JsonSchema)]
-        $(#[$meta])*
-        #[serde(rename_all = "camelCase")]
-        #[schemars(transform = crate::types::schema::message)]
-        pub struct $name {
-            $(
-                $(#[$field_meta])*
-                #[serde(skip_serializing_if = "crate::types::message::is_default")]
-                #[schemars(default)]
-                pub $field: $type,
-            )*
         }
         impl<'de> crate::types::message::Field<'de> for $name {
             fn present<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -349,14 +301,43 @@ macro_rules! spec {
                         #[serde(default, deserialize_with = "crate::types::message::read")]
                         $field: $type,
                     )*
+                    $($(
+                        #[serde(default, deserialize_with = "crate::types::message::read")]
+                        $arm: Option<$arm_type>,
+                    )+)*
                 }
                 let written = <Written as serde::Deserialize>::deserialize(deserializer)?;
-                Ok(Self { $($field: written.$field,)* })
+                Ok(Self {
+                    $($field: written.$field,)*
+                    $($one: crate::types::message::choose([
+                        $((stringify!($arm), written.$arm.map($one_type::$variant)),)+
+                    ])?,)*
+                })
             }
         }
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 crate::types::message::read(deserializer)
+            }
+        }
+    };
+}
+pub(crate) use message;
+
+/// Declares the spec of a kind: a message that may be missing from its object, or `null`.
+macro_rules! spec {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
+        }
+    ) => {
+        // A message with a `oneof`, even an empty one, needn't be there: it doesn't derive how it is read.
+        crate::types::message! {
+            $(#[$meta])*
+            pub struct $name {
+                $($(#[$field_meta])* pub $field: $type,)*
+                oneof {}
             }
         }
     };
