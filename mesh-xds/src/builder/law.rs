@@ -40,7 +40,7 @@ fn host() -> impl Strategy<Value = String> {
 
 fn metadata(kind: &str, name: &str, namespace: &str, age: u8) -> String {
     let api = match kind {
-        "Service" | "Pod" => "v1",
+        "Service" | "Pod" | "Secret" => "v1",
         "EndpointSlice" => "discovery.k8s.io/v1",
         _ => "networking.istio.io/v1",
     };
@@ -113,7 +113,7 @@ fn virtual_service() -> impl Strategy<Value = String> {
                 format!("- route: [{{destination: {{host: '{to}', port: {{number: 80}}}}}}]")
             };
             format!(
-                "{m}}}\nspec:\n  hosts: ['{of}']\n  {export}\n  http:\n  - match: [{{uri: {{prefix: /x}}, sourceLabels: {{app: a}}}}]\n    \
+                "{m}}}\nspec:\n  hosts: ['{of}']\n  gateways: [mesh, a, default/b]\n  {export}\n  http:\n  - match: [{{uri: {{prefix: /x}}, sourceLabels: {{app: a}}}}]\n    \
                  route:\n    - {{destination: {{host: '{to}', subset: v1}}, weight: {weight}}}\n    - {{destination: {{host: a}}, \
                  weight: {}}}\n  {second}\n  tcp:\n  - route: [{{destination: {{host: '{to}'}}}}]",
                 100 - weight
@@ -152,13 +152,53 @@ fn sidecar() -> impl Strategy<Value = String> {
     })
 }
 
+fn gateway() -> impl Strategy<Value = String> {
+    let server = prop::sample::select(vec![
+        "{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*.com', ./a.default.svc.cluster.local]}",
+        "{port: {number: 80, name: tcp, protocol: TCP}, hosts: ['*']}",
+        "{port: {number: 443, name: https, protocol: HTTPS}, hosts: [ext.com], tls: {mode: SIMPLE, credentialName: a}}",
+        "{port: {number: 443, name: pass, protocol: TLS}, hosts: ['*'], tls: {mode: AUTO_PASSTHROUGH}}",
+    ]);
+    let selector = prop::sample::select(vec!["", "selector: {app: a}, ", "selector: {app: other}, "]);
+    (name(), namespace(), age(), server.clone(), server, selector).prop_map(|(n, ns, age, one, two, selector)| {
+        let m = metadata("Gateway", n, ns, age);
+        format!("{m}}}\nspec: {{{selector}servers: [{one}, {two}]}}")
+    })
+}
+
+fn secret() -> impl Strategy<Value = String> {
+    (name(), namespace(), 0u8..3).prop_map(|(n, ns, key)| {
+        let m = metadata("Secret", n, ns, 1);
+        format!("{m}}}\nstringData: {{tls.crt: '-----BEGIN CERTIFICATE-----', tls.key: 'key {key}'}}")
+    })
+}
+
 fn change() -> impl Strategy<Value = Change> {
-    let kinds = vec!["Service", "EndpointSlice", "Pod", "ServiceEntry", "VirtualService", "DestinationRule", "Sidecar"];
+    let kinds = vec![
+        "Service",
+        "EndpointSlice",
+        "Pod",
+        "ServiceEntry",
+        "VirtualService",
+        "DestinationRule",
+        "Sidecar",
+        "Gateway",
+        "Secret",
+    ];
     let delete = (prop::sample::select(kinds), namespace(), name())
         .prop_map(|(kind, ns, name)| Change::Delete(ObjectRef::new(kind, ns, name)));
-    let upsert =
-        prop_oneof![service(), slice(), pod(), service_entry(), virtual_service(), destination_rule(), sidecar()]
-            .prop_map(|yaml| Change::Upsert(objects(&yaml).remove(0)));
+    let upsert = prop_oneof![
+        service(),
+        slice(),
+        pod(),
+        service_entry(),
+        virtual_service(),
+        destination_rule(),
+        sidecar(),
+        gateway(),
+        secret()
+    ]
+    .prop_map(|yaml| Change::Upsert(objects(&yaml).remove(0)));
     prop_oneof![3 => upsert, 1 => delete]
 }
 
@@ -171,6 +211,7 @@ fn proxies() -> Vec<Arc<Proxy>> {
     }
     let mut gateway = Proxy::sidecar("gw.istio-system", "istio-system", [10, 1, 0, 9].into());
     gateway.kind = ProxyType::Router;
+    gateway.labels = [("app".into(), "a".into())].into();
     out.push(Arc::new(gateway));
     out
 }
