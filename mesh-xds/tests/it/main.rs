@@ -3,4 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[cfg(feature = "server")]
+mod envoy;
+#[cfg(feature = "server")]
 mod server;

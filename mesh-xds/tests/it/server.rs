@@ -23,9 +23,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-type World = BTreeMap<TypeUrl, ResourceSet>;
+pub(crate) type World = BTreeMap<TypeUrl, ResourceSet>;
 
-struct Fake(watch::Receiver<Arc<World>>);
+pub(crate) struct Fake(watch::Receiver<Arc<World>>);
 
 impl Backend for Fake {
     type Snapshot = World;
@@ -48,21 +48,25 @@ impl Backend for Fake {
     }
 }
 
-struct Running {
-    address: SocketAddr,
-    server: Server<Fake>,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) server: Server<Fake>,
     world: watch::Sender<Arc<World>>,
-    stop: Option<oneshot::Sender<()>>,
-    task: tokio::task::JoinHandle<std::io::Result<()>>,
+    pub(crate) stop: Option<oneshot::Sender<()>>,
+    pub(crate) task: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
-async fn start(world: World) -> Running {
+pub(crate) async fn start(world: World) -> Running {
+    start_at(world, ([127, 0, 0, 1], 0).into()).await
+}
+
+pub(crate) async fn start_at(world: World, address: SocketAddr) -> Running {
     let (sender, receiver) = watch::channel(Arc::new(world));
     let mut options = Options::default();
     options.max_request = 1 << 20;
     options.version = "1.2.3".into();
     let server = Server::builder(Fake(receiver)).options(options).build();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let serving = server.clone();
@@ -93,10 +97,13 @@ impl Running {
         let stream = self.client().await.delta_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap();
         (sender, stream.into_inner())
     }
-    fn set(&self, ty: TypeUrl, set: ResourceSet) {
+    pub(crate) fn set(&self, ty: TypeUrl, set: ResourceSet) {
         self.world.send_modify(|world| {
             Arc::make_mut(world).insert(ty, set);
         });
+    }
+    pub(crate) fn set_all(&self, world: World) {
+        self.world.send_replace(Arc::new(world));
     }
     fn page(&self, path: &str) -> serde_json::Value {
         let response = self.server.page(path);
