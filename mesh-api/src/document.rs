@@ -10,6 +10,7 @@ mod compose;
 pub(crate) mod de;
 mod json;
 mod node;
+mod plain;
 mod scalar;
 mod split;
 

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use super::node::{Key, Mark, Node, Value};
-use super::{json, scalar};
+use super::{json, plain, scalar};
 
 /// Deepest nesting of a document. No Kubernetes kind comes near; schemas of CRDs stay below 60.
 pub const MAX_DEPTH: usize = 128;
@@ -59,6 +59,14 @@ pub(super) fn compose(text: &str, first_line: u32) -> Vec<Result<Node<'_>, Refus
     if let Some(out) = json::read(text, first_line) {
         return out;
     }
+    match plain::read(text, first_line) {
+        Some(node) => vec![Ok(node)],
+        None => with_parser(text, first_line),
+    }
+}
+
+/// The same, by the parser for all of YAML.
+pub(super) fn with_parser(text: &str, first_line: u32) -> Vec<Result<Node<'_>, Refusal>> {
     match once(text, first_line, &[]) {
         (out, None) => out,
         (out, Some(line)) => relaxed(text, first_line, line).unwrap_or(out),

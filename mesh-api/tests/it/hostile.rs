@@ -40,7 +40,7 @@ fn hostile_text_is_refused_quickly() {
     ] {
         let start = Instant::now();
         let parsed = document::parse(&"hostile.yaml".into(), &text);
-        assert!(start.elapsed() < Duration::from_secs(20), "{what} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{what} took {:?}", start.elapsed());
         assert_eq!(parsed.objects().count(), 0, "{what}");
         assert!(parsed.diagnostics().count() >= 1, "{what} was not told");
     }
