@@ -15,6 +15,7 @@ use crate::endpoints::EndpointsOf;
 use crate::memo::Query;
 use crate::model::virtual_service::VirtualService;
 use crate::model::{Port, Protocol, Registry, Resolution, Service, Settings};
+use crate::net::Cidr;
 use crate::resource::canonical_bytes;
 use crate::scope::{MESH, ScopedListener, settings};
 use crate::shared::Shared;
@@ -131,11 +132,13 @@ impl Planner<'_, '_> {
         let is_proxy = port.protocol == Protocol::HttpProxy;
         let http = port.protocol.is_http();
         if place.bind.is_empty() {
-            if http {
-                place.bind = self.wildcards.clone();
-            } else {
-                self.own_address(service, &mut place);
+            if !http {
+                for own in self.own_places(service, &place) {
+                    self.add(scoped, service, port, own);
+                }
+                return;
             }
+            place.bind = self.wildcards.clone();
         }
         let Some(primary) = place.bind.first().cloned() else { return };
         let on_wildcard = self.wildcards.first() == Some(&primary);
@@ -220,20 +223,22 @@ impl Planner<'_, '_> {
         }
     }
 
-    /// The virtual IPs of a service; CIDRs become conditions on the wildcard.
-    fn own_address(&self, service: &Service, place: &mut Place) {
+    /// The virtual IPs of a service, each a place of its own, since another service may share just one of them. CIDRs are
+    /// conditions on the wildcard, which is also where a service without any address is.
+    fn own_places(&self, service: &Service, place: &Place) -> Vec<Place> {
         let usable = |a: &&Name| {
-            crate::net::Cidr::parse(a)
-                .is_some_and(|c| if c.address.is_ipv4() { self.client.ipv4 } else { self.client.ipv6 })
+            Cidr::parse(a).is_some_and(|c| if c.address.is_ipv4() { self.client.ipv4 } else { self.client.ipv6 })
         };
-        let (ranges, ips): (Vec<_>, Vec<_>) =
-            service.addresses.iter().filter(usable).cloned().partition(|a| a.contains('/'));
-        if !ips.is_empty() {
-            place.bind = ips;
-        } else {
-            place.bind = self.wildcards.clone();
-            place.cidrs = ranges;
-        }
+        let own: Vec<Place> = service
+            .addresses
+            .iter()
+            .filter(usable)
+            .map(|a| match a.contains('/') {
+                true => Place { bind: self.wildcards.clone(), cidrs: vec![a.clone()], ..place.clone() },
+                false => Place { bind: vec![a.clone()], ..place.clone() },
+            })
+            .collect();
+        if own.is_empty() { vec![Place { bind: self.wildcards.clone(), ..place.clone() }] } else { own }
     }
 
     fn is_reserved(&self, port: u16) -> bool {
