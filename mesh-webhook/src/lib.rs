@@ -1,1 +1,11 @@
-//! Crate root; its essay follows with its content.
+//! Admission: sidecar injection and validation of Istio's objects, as tower services that need no socket to be tested.
+//!
+//! This crate begins with its invariants; its content comes with the Kubernetes integration (issue "Kubernetes"). Nothing
+//! here pretends to work: what is not exported does not exist.
+//!
+//! # Invariants
+//! - A review always gets an answer: a malformed one an error within the review, never a dropped connection, never a panic.
+//! - Injection is idempotent: a pod that was injected before comes back unchanged.
+//! - Validation says what [`mesh_api::Diagnostic`] says: the same words as the command line and the status.
+//! - The webhook can't block the pods and namespaces that it needs itself.
+//! - mesh-xds and mesh-ca are unknown here. What all three need is in mesh-api.
