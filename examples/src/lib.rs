@@ -1,1 +1,3 @@
-//! Crate root; its essay follows with its content.
+//! Runnable examples of mesh-rs. Not published.
+
+pub mod fleet;
