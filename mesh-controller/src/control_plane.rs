@@ -113,9 +113,13 @@ impl ControlPlane {
         let drained = CancellationToken::new();
         let xds = async {
             if let Some(listener) = xds {
-                tokio::select! {
-                    _ = ready.wait_for(|ready| *ready) => server.serve(listener, stop.cancelled()).await?,
-                    () = stop.cancelled() => {}
+                let is_ready = async { ready.wait_for(|ready| *ready).await.is_ok() };
+                let serve = tokio::select! {
+                    serve = is_ready => serve,
+                    () = stop.cancelled() => false,
+                };
+                if serve {
+                    server.serve(listener, stop.cancelled()).await?;
                 }
             }
             stop.cancelled().await;

@@ -1,0 +1,193 @@
+//! The commands as users call them: exit codes, standard output, signals.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+const MANIFESTS: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: details, namespace: default}
+spec:
+  clusterIP: 10.0.0.9
+  ports: [{name: http, port: 9080}]
+";
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("manifests")).unwrap();
+    fs::write(folder.path().join("manifests/details.yaml"), MANIFESTS).unwrap();
+    let proxy = json!({"type": "sidecar", "id": "app.default", "ips": ["10.1.0.1"], "namespace": "default"});
+    fs::write(folder.path().join("proxy.json"), proxy.to_string()).unwrap();
+    folder
+}
+
+fn meshctl(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_meshctl")).args(args).current_dir(folder).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn xds_shows_what_a_proxy_is_sent() {
+    let folder = folder();
+    let run = |args: &[&str]| {
+        let mut all = vec!["xds", "-f", "manifests", "--proxy", "proxy.json"];
+        all.extend(args);
+        let out = meshctl(folder.path(), &all);
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+        text(&out.stdout).to_owned()
+    };
+    let dump: Value = serde_json::from_str(&run(&[])).unwrap();
+    let names = |list: &str, key: &str| -> Vec<String> {
+        let all = dump[list].as_array().unwrap().iter();
+        all.map(|resource| resource[key].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(names("listeners", "name").contains(&"virtualOutbound".to_owned()));
+    assert!(names("clusters", "name").contains(&"outbound|9080||details.default.svc.cluster.local".to_owned()));
+    assert!(names("routes", "name").contains(&"9080".to_owned()));
+    assert_eq!(run(&[]), run(&[]), "the same input, the same bytes");
+
+    let only: Value = serde_json::from_str(&run(&["--type", "cds"])).unwrap();
+    assert_eq!((&only["clusters"], &only["listeners"]), (&dump["clusters"], &json!([])));
+    assert!(run(&["-o", "short"]).contains("\n  virtualOutbound\n"));
+    let yaml = mesh_api::document::raw(&"out".into(), &run(&["-o", "yaml"])).remove(0).unwrap().node.to_json();
+    assert_eq!(yaml, dump);
+}
+
+#[test]
+fn explain_follows_a_request() {
+    let folder = folder();
+    let request = json!({"address": "10.0.0.9", "port": 9080, "host": "details:9080"});
+    fs::write(folder.path().join("request.json"), request.to_string()).unwrap();
+    let args = ["explain", "-f", "manifests", "--proxy", "proxy.json", "--request", "request.json"];
+    let out = meshctl(folder.path(), &[&args[..], &["-o", "json"]].concat());
+    let explanation: Value = serde_json::from_str(text(&out.stdout)).unwrap();
+    assert_eq!(explanation["cluster"], "outbound|9080||details.default.svc.cluster.local", "{explanation:#}");
+    let out = meshctl(folder.path(), &args);
+    assert!(text(&out.stdout).contains("outbound|9080||details"), "{}", text(&out.stdout));
+}
+
+#[test]
+fn validate_judges_each_document() {
+    let folder = folder();
+    let out = meshctl(folder.path(), &["validate", "-f", "manifests", "-o", "json"]);
+    assert_eq!(out.status.code(), Some(0));
+    let good: Value = serde_json::from_str(text(&out.stdout)).unwrap();
+    let want = json!([{"kind": "Service", "namespace": "default", "name": "details", "valid": true, "errors": [], "warnings": []}]);
+    assert_eq!(good, want);
+
+    fs::write(folder.path().join("bad.yaml"), "kind: A\nkind: B\n---\napiVersion: v1\nkind: Pod\nmetadata: 5\n")
+        .unwrap();
+    let out = meshctl(folder.path(), &["validate", "-f", "bad.yaml", "-f", "manifests", "-o", "json"]);
+    assert_eq!(out.status.code(), Some(1));
+    let mixed: Value = serde_json::from_str(text(&out.stdout)).unwrap();
+    let verdicts: Vec<bool> = mixed.as_array().unwrap().iter().map(|finding| finding["valid"] == true).collect();
+    assert_eq!(verdicts, [false, false, true], "in the order of the input");
+    assert!(mixed[0]["errors"][0].as_str().unwrap().starts_with("bad.yaml:2"), "{mixed}");
+}
+
+#[test]
+fn wrong_usage_and_unreadable_input_are_told_apart_from_a_no() {
+    let folder = folder();
+    let xds = |more: &[&str]| meshctl(folder.path(), &[&["xds", "--proxy", "proxy.json"], more].concat());
+    for (what, out, told) in [
+        ("no such command", meshctl(folder.path(), &["inject"]), "unrecognized subcommand"),
+        ("a flag is missing", meshctl(folder.path(), &["xds", "-f", "manifests"]), "--proxy"),
+        ("no such file", xds(&["-f", "nowhere"]), "nowhere"),
+        ("no such type", xds(&["-f", "manifests", "--type", "xyz"]), "xyz"),
+        ("no such mesh config", xds(&["-f", "manifests", "--mesh-config", "mesh.yaml"]), "mesh.yaml"),
+        ("a variable without a value", xds(&["-f", "manifests", "--env", "X"]), "NAME=VALUE"),
+        ("validate: no such file", meshctl(folder.path(), &["validate", "-f", "nowhere"]), "nowhere"),
+    ] {
+        assert_eq!(out.status.code(), Some(2), "{what}");
+        assert!(text(&out.stderr).contains(told), "{what}: {}", text(&out.stderr));
+    }
+    fs::write(folder.path().join("manifests/broken.yaml"), "a: 1\nb: [\n").unwrap();
+    let out = xds(&["-f", "manifests"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(text(&out.stderr).contains("manifests/broken.yaml:"), "{}", text(&out.stderr));
+    assert!(text(&out.stdout).contains("details.default"), "what could be read is shown");
+}
+
+#[test]
+fn standard_input_is_a_file_like_any_other() {
+    let folder = folder();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_meshctl"))
+        .args(["validate", "-f", "-", "-o", "json"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"kind: [\n").unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stdout).contains("\"-:"), "{}", text(&out.stdout));
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: meshd\r\nConnection: close\r\n\r\n").unwrap();
+    let mut out = String::new();
+    stream.read_to_string(&mut out).unwrap();
+    out
+}
+
+#[test]
+fn meshd_serves_a_folder_until_it_is_told_to_end() {
+    let folder = folder();
+    let mut meshd = Command::new(env!("CARGO_BIN_EXE_meshd"))
+        .args(["--config-dir", "manifests", "--print-addrs"])
+        .args(["--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--monitoring-addr=127.0.0.1:0"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(meshd.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let addresses: Value = serde_json::from_str(&line).unwrap();
+    let address = |key: &str| addresses[key].as_str().unwrap();
+    TcpStream::connect(address("grpc")).unwrap();
+    assert!(get(address("http"), "/ready").starts_with("HTTP/1.1 200"));
+    assert!(get(address("monitoring"), "/metrics").contains("pilot_services 1"));
+    assert!(get(address("http"), "/debug/registryz").contains("details.default.svc.cluster.local"));
+
+    fs::write(folder.path().join("manifests/more.yaml"), MANIFESTS.replace("details", "ratings")).unwrap();
+    let start = Instant::now();
+    while !get(address("http"), "/debug/registryz").contains("ratings.default.svc") {
+        assert!(start.elapsed() < Duration::from_secs(10), "the folder is followed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+
+    assert!(Command::new("kill").arg(meshd.id().to_string()).status().unwrap().success());
+    let status = meshd.wait().unwrap();
+    assert_eq!(status.code(), Some(0), "SIGTERM is a good end");
+}
+
+#[test]
+fn meshd_refuses_what_it_cannot_serve() {
+    let folder = folder();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let grpc = format!("--grpc-addr={}", taken.local_addr().unwrap());
+    for (args, told) in [
+        (vec!["--config-dir", "nowhere"], "nowhere"),
+        (vec![], "--config-dir"),
+        (
+            vec!["--config-dir", "manifests", "--http-addr=:0", "--monitoring-addr=:0", &grpc],
+            "cannot listen on 127.0.0.1",
+        ),
+    ] {
+        let out = Command::new(env!("CARGO_BIN_EXE_meshd")).args(&args).current_dir(folder.path()).output().unwrap();
+        assert_eq!(out.status.code(), Some(2), "{args:?}");
+        assert!(text(&out.stderr).contains(told), "{args:?}: {}", text(&out.stderr));
+    }
+}
