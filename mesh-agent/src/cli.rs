@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use mesh_xds::bootstrap::{ProxyConfig, Role, Settings, bootstrap};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -17,11 +18,9 @@ use tracing::warn;
 
 use crate::Environment;
 use crate::admin::Admin;
-use crate::bootstrap::{Settings, bootstrap};
 use crate::environment::parse_bool;
 use crate::init::{self, apply::Tools, rules};
-use crate::node::{Node, PodInfo, Role};
-use crate::proxy_config::ProxyConfig;
+use crate::node::{PodInfo, of_pod};
 use crate::status::{self, Readiness};
 use crate::supervise::{Drain, Envoy, exit_code};
 
@@ -205,7 +204,7 @@ fn proxy(args: ProxyArgs, env: &Environment) -> anyhow::Result<ExitCode> {
     }
     let read = |name: &str| std::fs::read_to_string(Path::new("./etc/istio/pod").join(name)).ok();
     let info = PodInfo { labels: read("labels"), annotations: read("annotations") };
-    let (node, problems) = Node::of_pod(args.role, ips, &args.domain, env, &info, &config);
+    let (node, problems) = of_pod(args.role, ips, &args.domain, env, &info, &config);
     problems.iter().for_each(|problem| warn!("{problem}"));
 
     let mut settings = Settings::new(config.clone());
@@ -228,7 +227,8 @@ fn proxy(args: ProxyArgs, env: &Environment) -> anyhow::Result<ExitCode> {
     let localhost: IpAddr = if v6_only { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
     let minimum = || {
         let text = env.get("MINIMUM_DRAIN_DURATION").unwrap_or("5s");
-        crate::duration::parse(text).with_context(|| format!("MINIMUM_DRAIN_DURATION {text:?} is no duration"))
+        let parsed = text.parse::<mesh_api::types::Duration>().context("MINIMUM_DRAIN_DURATION")?;
+        anyhow::Ok(parsed.to_std())
     };
     let drain = Drain {
         termination: config.termination_drain_duration,

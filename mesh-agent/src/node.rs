@@ -1,76 +1,12 @@
-//! Who the proxy is, as it tells the control plane: the node of the bootstrap. Names of metadata are pilot-agent's,
-//! because the control plane, dashboards and EnvoyFilters read them.
+//! Who this pod's proxy is: the node of its bootstrap, read from the environment and from what the downward API mounts.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
+use mesh_xds::bootstrap::{ISTIO_VERSION, Node, ProxyConfig, Role};
 use serde_json::{Map, Value, json};
 
 use crate::Environment;
-use crate::proxy_config::ProxyConfig;
-
-/// The Istio version that we are on a par with; the control plane decides features by it.
-pub const ISTIO_VERSION: &str = "1.31.0";
-
-/// What the proxy is there for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Role {
-    /// Beside an application; its traffic is intercepted.
-    Sidecar,
-    /// A gateway; clients address it.
-    Router,
-    /// A gateway inside of an ambient mesh.
-    Waypoint,
-}
-
-impl Role {
-    /// The word in the node's id.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sidecar => "sidecar",
-            Self::Router => "router",
-            Self::Waypoint => "waypoint",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Role {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "sidecar" => Ok(Self::Sidecar),
-            "router" => Ok(Self::Router),
-            "waypoint" => Ok(Self::Waypoint),
-            _ => Err(format!("{text:?} is no proxy type; use sidecar, router or waypoint")),
-        }
-    }
-}
-
-/// Envoy's node: id, cluster, locality and metadata.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Node {
-    /// What the proxy is there for; the first part of the id.
-    pub role: Role,
-    /// The pod's addresses, the one it is known by first.
-    pub ips: Vec<IpAddr>,
-    /// `pod.namespace`.
-    pub id: String,
-    /// `namespace.svc.cluster.local`, where short host names are looked up.
-    pub dns_domain: String,
-    /// `region/zone/subzone`, any part may be missing.
-    pub locality: String,
-    /// `NAMESPACE`, `LABELS`, ... by Istio's names.
-    pub metadata: Map<String, Value>,
-}
 
 /// What the downward API writes into the pod, where it is mounted.
 #[derive(Clone, Debug, Default)]
@@ -81,108 +17,83 @@ pub struct PodInfo {
     pub annotations: Option<String>,
 }
 
-impl Node {
-    /// `type~ip~pod.namespace~domain`, as Envoy sends it.
-    pub fn service_node(&self) -> String {
-        let ip = self.ips.first().map(IpAddr::to_string).unwrap_or_default();
-        format!("{}~{ip}~{}~{}", self.role, self.id, self.dns_domain)
-    }
-
-    /// Envoy's `node.cluster`: what ProxyConfig says, else the app and namespace.
-    pub fn cluster(&self, config: &ProxyConfig) -> String {
-        let text = |key: &str| self.metadata.get(key).and_then(Value::as_str).filter(|t| !t.is_empty());
-        if !config.service_cluster.is_empty() && config.service_cluster != "istio-proxy" {
-            return config.service_cluster.clone();
-        }
-        let label = |key: &str| self.metadata.get("LABELS")?.get(key)?.as_str();
-        let name = label("app.kubernetes.io/name").or(label("app")).or(text("WORKLOAD_NAME"));
-        match (name, text("NAMESPACE")) {
-            (Some(name), namespace) => format!("{name}.{}", namespace.unwrap_or_default()),
-            (None, Some(namespace)) => format!("istio-proxy.{namespace}"),
-            (None, None) => "istio-proxy".into(),
+/// The node of this pod, from its environment. `domain` empty means the default for the pod's namespace. Returns also
+/// what could not be read, each a line for the log.
+pub fn of_pod(
+    role: Role,
+    ips: Vec<IpAddr>,
+    domain: &str,
+    env: &Environment,
+    info: &PodInfo,
+    config: &ProxyConfig,
+) -> (Node, Vec<String>) {
+    let mut problems = Vec::new();
+    let mut metadata = Map::new();
+    for (name, value) in &config.proxy_metadata {
+        if let Some(key) = name.strip_prefix("ISTIO_META_") {
+            metadata.insert(key.to_owned(), value.clone().into());
         }
     }
-
-    /// The node of this pod, from its environment. `domain` empty means the default for the pod's namespace. Returns also
-    /// what could not be read, each a line for the log.
-    pub fn of_pod(
-        role: Role,
-        ips: Vec<IpAddr>,
-        domain: &str,
-        env: &Environment,
-        info: &PodInfo,
-        config: &ProxyConfig,
-    ) -> (Self, Vec<String>) {
-        let mut problems = Vec::new();
-        let mut metadata = Map::new();
-        for (name, value) in &config.proxy_metadata {
-            if let Some(key) = name.strip_prefix("ISTIO_META_") {
-                metadata.insert(key.to_owned(), value.clone().into());
-            }
-        }
-        for (key, value) in env.with_prefix("ISTIO_META_") {
-            metadata.insert(key.to_owned(), value.into());
-        }
-        for (key, text) in env.with_prefix("ISTIO_METAJSON_") {
-            match serde_json::from_str::<Map<String, Value>>(text) {
-                Ok(entries) => metadata.extend(entries),
-                Err(error) => problems.push(format!("ISTIO_METAJSON_{key} is no JSON object and is left out: {error}")),
-            }
-        }
-        let namespace = env.get("POD_NAMESPACE").unwrap_or_default();
-        let name = env.get("POD_NAME").unwrap_or_default();
-        let mut set = |key: &str, value: Value| drop(metadata.insert(key.to_owned(), value));
-        for (key, variable) in
-            [("NAME", "POD_NAME"), ("NAMESPACE", "POD_NAMESPACE"), ("SERVICE_ACCOUNT", "SERVICE_ACCOUNT")]
-        {
-            if let Some(value) = env.get(variable) {
-                set(key, value.into());
-            }
-        }
-        set("INSTANCE_IPS", ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",").into());
-        set("PROXY_CONFIG", config.to_value());
-        for (key, variable, default) in [
-            ("ENVOY_STATUS_PORT", "ENVOY_STATUS_PORT", 15021),
-            ("ENVOY_PROMETHEUS_PORT", "ENVOY_PROMETHEUS_PORT", 15090),
-        ] {
-            set(key, env.get(variable).and_then(|v| v.parse::<u16>().ok()).unwrap_or(default).into());
-        }
-        if env.flag("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", false) {
-            set("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true".into());
-        }
-        metadata.entry("ISTIO_VERSION").or_insert_with(|| ISTIO_VERSION.into());
-
-        let fixed: BTreeMap<String, String> = match env.get("ISTIO_METAJSON_LABELS").map(serde_json::from_str) {
-            Some(Ok(labels)) => labels,
-            _ => BTreeMap::new(),
-        };
-        let mut labels = fixed.clone();
-        let mut read = |what: &str, text: &Option<String>| match text.as_deref().map(downward_api) {
-            Some(Ok(entries)) => entries,
-            Some(Err(line)) => {
-                problems.push(format!("the pod's {what} have a line that is not key=\"value\": {line}"));
-                BTreeMap::new()
-            }
-            None => BTreeMap::new(),
-        };
-        labels.extend(read("labels", &info.labels).into_iter().filter(|(key, _)| key != "pod-template-hash"));
-        let annotations = read("annotations", &info.annotations);
-        let locality = labels.get("topology.istio.io/locality").or(labels.get("istio-locality"));
-        let locality =
-            locality.map(|l| if l.contains('/') { l.clone() } else { l.replace('.', "/") }).unwrap_or_default();
-        if labels.contains_key("istio-locality") {
-            labels.insert("istio-locality".into(), locality.clone());
-        }
-        for (key, entries) in [("LABELS", &labels), ("STATIC_LABELS", &fixed), ("ANNOTATIONS", &annotations)] {
-            if !entries.is_empty() {
-                metadata.insert(key.to_owned(), json!(entries));
-            }
-        }
-
-        let id = format!("{name}.{namespace}");
-        let dns_domain = if domain.is_empty() { format!("{namespace}.svc.cluster.local") } else { domain.to_owned() };
-        (Self { role, ips, id, dns_domain, locality, metadata }, problems)
+    for (key, value) in env.with_prefix("ISTIO_META_") {
+        metadata.insert(key.to_owned(), value.into());
     }
+    for (key, text) in env.with_prefix("ISTIO_METAJSON_") {
+        match serde_json::from_str::<Map<String, Value>>(text) {
+            Ok(entries) => metadata.extend(entries),
+            Err(error) => problems.push(format!("ISTIO_METAJSON_{key} is no JSON object and is left out: {error}")),
+        }
+    }
+    let namespace = env.get("POD_NAMESPACE").unwrap_or_default();
+    let name = env.get("POD_NAME").unwrap_or_default();
+    let mut set = |key: &str, value: Value| drop(metadata.insert(key.to_owned(), value));
+    for (key, variable) in
+        [("NAME", "POD_NAME"), ("NAMESPACE", "POD_NAMESPACE"), ("SERVICE_ACCOUNT", "SERVICE_ACCOUNT")]
+    {
+        if let Some(value) = env.get(variable) {
+            set(key, value.into());
+        }
+    }
+    set("INSTANCE_IPS", ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",").into());
+    set("PROXY_CONFIG", config.to_value());
+    for (key, variable, default) in
+        [("ENVOY_STATUS_PORT", "ENVOY_STATUS_PORT", 15021), ("ENVOY_PROMETHEUS_PORT", "ENVOY_PROMETHEUS_PORT", 15090)]
+    {
+        set(key, env.get(variable).and_then(|v| v.parse::<u16>().ok()).unwrap_or(default).into());
+    }
+    if env.flag("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", false) {
+        set("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true".into());
+    }
+    metadata.entry("ISTIO_VERSION").or_insert_with(|| ISTIO_VERSION.into());
+
+    let fixed: BTreeMap<String, String> = match env.get("ISTIO_METAJSON_LABELS").map(serde_json::from_str) {
+        Some(Ok(labels)) => labels,
+        _ => BTreeMap::new(),
+    };
+    let mut labels = fixed.clone();
+    let mut read = |what: &str, text: &Option<String>| match text.as_deref().map(downward_api) {
+        Some(Ok(entries)) => entries,
+        Some(Err(line)) => {
+            problems.push(format!("the pod's {what} have a line that is not key=\"value\": {line}"));
+            BTreeMap::new()
+        }
+        None => BTreeMap::new(),
+    };
+    labels.extend(read("labels", &info.labels).into_iter().filter(|(key, _)| key != "pod-template-hash"));
+    let annotations = read("annotations", &info.annotations);
+    let locality = labels.get("topology.istio.io/locality").or(labels.get("istio-locality"));
+    let locality = locality.map(|l| if l.contains('/') { l.clone() } else { l.replace('.', "/") }).unwrap_or_default();
+    if labels.contains_key("istio-locality") {
+        labels.insert("istio-locality".into(), locality.clone());
+    }
+    for (key, entries) in [("LABELS", &labels), ("STATIC_LABELS", &fixed), ("ANNOTATIONS", &annotations)] {
+        if !entries.is_empty() {
+            metadata.insert(key.to_owned(), json!(entries));
+        }
+    }
+
+    let id = format!("{name}.{namespace}");
+    let dns_domain = if domain.is_empty() { format!("{namespace}.svc.cluster.local") } else { domain.to_owned() };
+    (Node { role, ips, id, dns_domain, locality, metadata }, problems)
 }
 
 /// The lines `key="value"` that the downward API writes, with Go's quoting. `Err` is the line that is not so.
@@ -217,8 +128,7 @@ mod tests {
     fn tells_what_pilot_agent_tells() {
         let info = PodInfo { labels: Some("version=\"v1\"\npod-template-hash=\"x\"\n".into()), annotations: None };
         let config = ProxyConfig::default();
-        let (node, problems) =
-            Node::of_pod(Role::Sidecar, vec!["10.0.0.7".parse().unwrap()], "", &env(), &info, &config);
+        let (node, problems) = of_pod(Role::Sidecar, vec!["10.0.0.7".parse().unwrap()], "", &env(), &info, &config);
         assert_eq!(node.service_node(), "sidecar~10.0.0.7~reviews-v1-abc.default~default.svc.cluster.local");
         assert_eq!(node.cluster(&config), "reviews.default");
         assert_eq!(node.locality, "r/z/s");
@@ -235,7 +145,7 @@ mod tests {
     fn the_cluster_falls_back_step_by_step() {
         let config = ProxyConfig::default();
         let of = |env: Environment| {
-            let (node, _) = Node::of_pod(Role::Router, vec![], "d", &env, &PodInfo::default(), &config);
+            let (node, _) = of_pod(Role::Router, vec![], "d", &env, &PodInfo::default(), &config);
             node.cluster(&config)
         };
         assert_eq!(of(Environment::default()), "istio-proxy");

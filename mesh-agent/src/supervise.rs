@@ -7,13 +7,13 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_xds::bootstrap::Role;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::admin::{Admin, active_connections};
-use crate::node::Role;
 use crate::status::Readiness;
 
 /// Why Envoy could not be run. The fault is in the installation.

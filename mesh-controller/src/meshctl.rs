@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cli;
 
+mod bootstrap;
 mod explain;
 mod input;
 mod validate;
@@ -23,6 +24,7 @@ struct Meshctl {
 #[derive(Subcommand)]
 enum Command {
     Xds(xds::Xds),
+    Bootstrap(bootstrap::Bootstrap),
     Explain(explain::Explain),
     Validate(validate::Validate),
 }
@@ -36,6 +38,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     cli::end(match meshctl.command {
         Command::Xds(command) => command.run(),
+        Command::Bootstrap(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Validate(command) => command.run(),
     })

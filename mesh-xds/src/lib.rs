@@ -10,6 +10,7 @@
 //! - A user's mistake never stops a push.
 
 pub mod ads;
+pub mod bootstrap;
 pub mod build;
 mod builder;
 pub mod class;

@@ -76,6 +76,19 @@ fn explain_follows_a_request() {
 }
 
 #[test]
+fn bootstrap_is_what_the_agent_writes() {
+    let folder = folder();
+    let args = ["bootstrap", "--proxy", "proxy.json", "--discovery-address", "10.0.0.1:15010"];
+    let out = meshctl(folder.path(), &args);
+    let bootstrap: Value = serde_json::from_str(text(&out.stdout)).unwrap();
+    assert_eq!(bootstrap["node"]["id"], "sidecar~10.1.0.1~app.default~default.svc.cluster.local");
+    assert_eq!(bootstrap["dynamic_resources"]["ads_config"]["api_type"], "DELTA_GRPC");
+    let out = meshctl(folder.path(), &[&args[..4], &["nonsense"]].concat());
+    assert_eq!(out.status.code(), Some(2));
+    assert!(text(&out.stderr).contains("nonsense"), "{}", text(&out.stderr));
+}
+
+#[test]
 fn validate_judges_each_document() {
     let folder = folder();
     let out = meshctl(folder.path(), &["validate", "-f", "manifests", "-o", "json"]);

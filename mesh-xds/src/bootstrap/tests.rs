@@ -1,18 +1,19 @@
+//! Bootstraps of all kinds of pods, judged by eye and by a real Envoy.
+
 use std::process::Command;
 
 use super::*;
-use crate::Environment;
-use crate::node::{PodInfo, Role};
 
-fn node(ips: &[&str], annotations: &str) -> Node {
-    let env = Environment::from_iter([
-        ("POD_NAME", "a-1"),
-        ("POD_NAMESPACE", "ns"),
-        ("ISTIO_METAJSON_LABELS", r#"{"app":"a","topology.istio.io/locality":"r.z"}"#),
-    ]);
-    let info = PodInfo { labels: None, annotations: Some(annotations.into()) };
-    let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
-    Node::of_pod(Role::Sidecar, ips, "", &env, &info, &ProxyConfig::default()).0
+fn node(ips: &[&str], annotations: Value) -> Node {
+    let metadata = json!({"NAME": "a-1", "NAMESPACE": "ns", "LABELS": {"app": "a"}, "ANNOTATIONS": annotations});
+    Node {
+        role: Role::Sidecar,
+        ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        id: "a-1.ns".into(),
+        dns_domain: "ns.svc.cluster.local".into(),
+        locality: "r/z".into(),
+        metadata: metadata.as_object().unwrap().clone(),
+    }
 }
 
 fn at<'a>(value: &'a Value, name: &str) -> &'a Value {
@@ -29,12 +30,12 @@ fn cases() -> Vec<(&'static str, Value)> {
     };
     let mut marked = settings("10.0.0.1:15010");
     marked.upstream_mark = Some(1337);
-    let annotations = "sidecar.istio.io/statsInclusionPrefixes=\"http.{pod_ip}_,cluster.outbound\"\n";
+    let annotations = json!({"sidecar.istio.io/statsInclusionPrefixes": "http.{pod_ip}_,cluster.outbound"});
     vec![
-        ("v4", bootstrap(&node(&["10.0.0.7"], ""), &settings("istiod.istio-system.svc:15010")).unwrap()),
-        ("v6", bootstrap(&node(&["fd00::7"], ""), &settings("[fd00::1]:15010")).unwrap()),
+        ("v4", bootstrap(&node(&["10.0.0.7"], json!({})), &settings("istiod.istio-system.svc:15010")).unwrap()),
+        ("v6", bootstrap(&node(&["fd00::7"], json!({})), &settings("[fd00::1]:15010")).unwrap()),
         ("dual", bootstrap(&node(&["10.0.0.7", "fd00::7"], annotations), &settings("10.0.0.1:15010")).unwrap()),
-        ("marked", bootstrap(&node(&["10.0.0.7"], ""), &marked).unwrap()),
+        ("marked", bootstrap(&node(&["10.0.0.7"], json!({})), &marked).unwrap()),
     ]
 }
 
@@ -66,7 +67,7 @@ fn says_who_and_where() {
 fn a_bad_discovery_address_is_named() {
     for bad in ["istiod", "istiod:", ":15010", "istiod:http"] {
         let settings = Settings::new(ProxyConfig { discovery_address: bad.into(), ..Default::default() });
-        let error = bootstrap(&node(&["10.0.0.7"], ""), &settings).unwrap_err();
+        let error = bootstrap(&node(&["10.0.0.7"], json!({})), &settings).unwrap_err();
         assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
     }
 }

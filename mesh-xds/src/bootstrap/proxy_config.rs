@@ -22,10 +22,10 @@ pub struct ProxyConfig {
     /// `host:port` of the control plane.
     pub discovery_address: String,
     /// How long Envoy takes to close connections of a listener that goes away (`--drain-time-s`).
-    #[serde(with = "crate::duration::proto")]
+    #[serde(with = "written")]
     pub drain_duration: Duration,
     /// How long the agent waits between draining and ending Envoy.
-    #[serde(with = "crate::duration::proto")]
+    #[serde(with = "written")]
     pub termination_drain_duration: Duration,
     /// Envoy's worker threads; 0 for as many as there are CPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,6 +95,9 @@ pub struct NotAProxyConfig(#[from] serde_json::Error);
 
 impl ProxyConfig {
     /// The defaults, with the fields of a ProxyConfig in JSON (the variable `PROXY_CONFIG`) laid over them.
+    ///
+    /// # Errors
+    /// When the text is not such JSON.
     pub fn from_json(text: &str) -> Result<Self, NotAProxyConfig> {
         Ok(serde_json::from_str(text)?)
     }
@@ -103,6 +106,22 @@ impl ProxyConfig {
     pub fn to_value(&self) -> Value {
         // Strings, numbers and maps with text keys always serialise.
         serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+/// A duration as protobuf writes it in JSON, and read in Go's notation as well. Negative ones mean nothing here.
+mod written {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, out: S) -> Result<S::Ok, S::Error> {
+        mesh_api::types::Duration::from(*duration).serialize(out)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+        let duration = mesh_api::types::Duration::deserialize(input)?;
+        if duration.is_negative() { Err(D::Error::custom("negative")) } else { Ok(duration.to_std()) }
     }
 }
 
@@ -119,7 +138,7 @@ mod tests {
         assert_eq!((config.proxy_admin_port, config.status_port), (15000, 15020));
         let value = config.to_value();
         assert_eq!(value["tracing"], serde_json::json!({"zipkin": {}}));
-        assert_eq!(value["drainDuration"], "1.5s");
+        assert_eq!(value["drainDuration"], "1.500s");
         assert_eq!(value["proxyAdminPort"], 15000);
         assert!(ProxyConfig::from_json("discoveryAddress: a").is_err());
     }

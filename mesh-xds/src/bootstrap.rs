@@ -8,10 +8,12 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use crate::node::Node;
-use crate::proxy_config::ProxyConfig;
-
+mod node;
+mod proxy_config;
 mod stats;
+
+pub use node::{ISTIO_VERSION, Node, Role};
+pub use proxy_config::{NotAProxyConfig, ProxyConfig, StatsMatcher};
 
 /// What the bootstrap needs beyond the node and its ProxyConfig.
 #[derive(Clone, Debug)]
@@ -49,6 +51,9 @@ pub enum BootstrapError {
 }
 
 /// The bootstrap, in Envoy's JSON form.
+///
+/// # Errors
+/// When the control plane's address is not `host:port`.
 pub fn bootstrap(node: &Node, settings: &Settings) -> Result<Value, BootstrapError> {
     let config = &settings.config;
     let net = Net::of(&node.ips);
@@ -122,6 +127,9 @@ pub fn bootstrap(node: &Node, settings: &Settings) -> Result<Value, BootstrapErr
 /// The bootstrap of a proxy described as `meshctl` describes one (P.json): `type`, `id` (`pod.namespace`), `ips`,
 /// `namespace`, `labels`, `metadata`, `dnsDomain`, `istioVersion`, `locality`. A given `discovery_address` wins over the
 /// one in `metadata.PROXY_CONFIG`.
+///
+/// # Errors
+/// When the description misspells something, or as [`bootstrap`].
 pub fn for_description(proxy: &Value, discovery_address: Option<&str>) -> Result<Value, BootstrapError> {
     let wrong = |text: String| BootstrapError::Description(text);
     let text = |key: &str| proxy.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -149,10 +157,7 @@ pub fn for_description(proxy: &Value, discovery_address: Option<&str>) -> Result
     entry("NAMESPACE", namespace.into());
     entry("NAME", name.into());
     entry("INSTANCE_IPS", ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",").into());
-    entry(
-        "ISTIO_VERSION",
-        if text("istioVersion").is_empty() { crate::node::ISTIO_VERSION } else { text("istioVersion") }.into(),
-    );
+    entry("ISTIO_VERSION", if text("istioVersion").is_empty() { ISTIO_VERSION } else { text("istioVersion") }.into());
     if let Some(labels) = proxy.get("labels").filter(|labels| labels.as_object().is_some_and(|l| !l.is_empty())) {
         entry("LABELS", labels.clone());
     }

@@ -3,8 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::Settings;
-use crate::node::Node;
+use super::{Node, Settings};
 
 /// Read by readiness and by those who watch the connection to the control plane.
 const PREFIXES: &[&str] = &["cluster_manager", "listener_manager", "server", "cluster.xds-grpc", "wasm"];
