@@ -1,3 +1,13 @@
-//! Runnable examples of mesh-rs. Not published.
+//! What the examples share: the demo with its box, its nodelet and its application, the fleet client, and the tools that
+//! they fetch.
+//!
+//! Nothing here is meant for production. It uses the other crates as any of their users would, through their public
+//! interfaces only.
 
+pub mod bookinfo;
+pub mod demo;
 pub mod fleet;
+pub mod http;
+pub mod nodelet;
+pub mod sandbox;
+pub mod tools;
