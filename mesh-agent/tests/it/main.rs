@@ -1,4 +1,6 @@
 //! The agent against the real parts: the kernel's iptables in a network namespace of its own, and a real Envoy.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod envoy;
 mod kernel;
