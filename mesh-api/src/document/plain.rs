@@ -429,11 +429,9 @@ fn flow_plain(text: &str) -> Option<usize> {
         match byte {
             b',' | b']' | b'}' => return Some(at),
             b'[' | b'{' => return None,
-            b':' => match bytes.get(at + 1) {
-                None | Some(b' ') => return Some(at),
-                Some(b',' | b'[' | b']' | b'{' | b'}') => return None,
-                _ => {}
-            },
+            // By YAML 1.2 a bracket after a colon makes it a key; Kubernetes' reader wants white space, which lets
+            // `[2001:db8::]` be an address.
+            b':' if matches!(bytes.get(at + 1), None | Some(b' ')) => return Some(at),
             b'#' if bytes.get(at.wrapping_sub(1)) == Some(&b' ') => return None,
             _ => {}
         }

@@ -10,4 +10,5 @@
 mod broken;
 mod hostile;
 mod networking;
+mod objects;
 mod samples;
