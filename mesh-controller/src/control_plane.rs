@@ -48,6 +48,7 @@ pub struct ControlPlane {
 /// What a control plane is to consist of.
 pub struct ControlPlaneBuilder {
     settings: Settings,
+    new_settings: Option<watch::Receiver<Arc<Settings>>>,
     debounce: Debounce,
     server: server::Options,
     sources: Vec<Box<dyn Source>>,
@@ -73,6 +74,7 @@ impl ControlPlane {
     pub fn builder() -> ControlPlaneBuilder {
         ControlPlaneBuilder {
             settings: Settings::default(),
+            new_settings: None,
             debounce: Debounce::default(),
             server: server::Options::default(),
             sources: Vec::new(),
@@ -152,6 +154,13 @@ impl ControlPlaneBuilder {
         self
     }
 
+    /// Settings that come later and replace the first; all but the domain, which stays.
+    #[must_use]
+    pub fn follow_settings(mut self, settings: watch::Receiver<Arc<Settings>>) -> Self {
+        self.new_settings = Some(settings);
+        self
+    }
+
     /// When changes are published.
     #[must_use]
     pub fn debounce(mut self, debounce: Debounce) -> Self {
@@ -200,6 +209,9 @@ impl ControlPlaneBuilder {
     /// When an address is taken or not ours; the error names it.
     pub async fn bind(self) -> io::Result<ControlPlane> {
         let mut store = Store::new(self.settings, self.debounce);
+        if let Some(settings) = self.new_settings {
+            store.settings(settings);
+        }
         for source in self.sources {
             store.boxed_source(source);
         }

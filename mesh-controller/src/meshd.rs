@@ -5,13 +5,17 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use mesh_api::Diagnostic;
 use mesh_api::types::Duration as GoDuration;
+use mesh_xds::model::Settings;
 use mesh_xds::server;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{self, MeshFlags, Verdict};
@@ -77,14 +81,14 @@ impl Meshd {
             std::fs::metadata(folder).with_context(|| format!("--config-dir {}", folder.display()))?;
         }
         let (settings, told) = self.mesh.settings()?;
-        for problem in told {
-            tracing::warn!("{problem}");
-        }
+        tell(&told);
+        let (new_settings, follow_settings) = watch::channel(Arc::new(settings.clone()));
         let mut options = server::Options::default();
         options.drain_timeout = self.drain_timeout;
         options.remote_debug = self.remote_debug;
         let control_plane = ControlPlane::builder()
             .settings(settings)
+            .follow_settings(follow_settings)
             .debounce(self.debounce())
             .server_options(options)
             .source(Files::new(self.config_dir.clone()))
@@ -114,7 +118,13 @@ impl Meshd {
                     _ = interrupt.recv() => {}
                 }
             };
-            let (announced, ended) = tokio::join!(announce, control_plane.run_until(shutdown));
+            let run = async {
+                tokio::select! {
+                    ended = control_plane.run_until(shutdown) => ended,
+                    never = follow_files(self.mesh.clone(), told, new_settings) => match never {},
+                }
+            };
+            let (announced, ended) = tokio::join!(announce, run);
             announced.and(ended.map_err(Into::into))
         })
     }
@@ -128,6 +138,54 @@ impl Meshd {
         Debounce {
             after: set("PILOT_DEBOUNCE_AFTER", self.debounce_after),
             max: set("PILOT_DEBOUNCE_MAX", self.debounce_max),
+        }
+    }
+}
+
+fn tell(problems: &[Diagnostic]) {
+    for problem in problems {
+        tracing::warn!("{problem}");
+    }
+}
+
+/// Reads the files that the flags name once a second, and sends their settings on when they differ. Settings change
+/// rarely and nobody waits for them, so there is no watch.
+async fn follow_files(
+    flags: MeshFlags,
+    mut told: Vec<Diagnostic>,
+    settings: watch::Sender<Arc<Settings>>,
+) -> std::convert::Infallible {
+    if flags.mesh_config.is_none() && flags.mesh_networks.is_none() {
+        std::future::pending::<()>().await;
+    }
+    let mut unreadable = String::new();
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let flags = flags.clone();
+        let Ok(read) = tokio::task::spawn_blocking(move || flags.settings()).await else { continue };
+        match read {
+            Ok((new, problems)) => {
+                unreadable.clear();
+                if problems != told {
+                    tell(&problems);
+                    told = problems;
+                }
+                settings.send_if_modified(|old| {
+                    let differs = **old != new;
+                    if differs {
+                        tracing::info!("the settings of the mesh have changed");
+                        *old = Arc::new(new);
+                    }
+                    differs
+                });
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if error != unreadable {
+                    tracing::warn!("{error}; the settings of before stay in force");
+                    unreadable = error;
+                }
+            }
         }
     }
 }
@@ -166,6 +224,23 @@ mod tests {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
         assert!(duration("100").is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_settings_follow_their_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mesh.yaml");
+        let flags = MeshFlags { mesh_config: Some(file.clone()), ..MeshFlags::default() };
+        let (sender, mut settings) = watch::channel(Arc::default());
+        let following = tokio::spawn(follow_files(flags, Vec::new(), sender));
+        for root in ["one", "two"] {
+            std::fs::write(&file, format!("rootNamespace: {root}\n")).unwrap();
+            settings.wait_for(|settings| settings.root_namespace == root).await.unwrap();
+        }
+        std::fs::remove_file(&file).unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(settings.borrow().root_namespace, "two", "the last that could be read stays in force");
+        following.abort();
     }
 
     #[test]

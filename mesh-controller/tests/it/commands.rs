@@ -157,8 +157,9 @@ fn get(address: &str, path: &str) -> String {
 #[test]
 fn meshd_serves_a_folder_until_it_is_told_to_end() {
     let folder = folder();
+    fs::write(folder.path().join("mesh.yaml"), "rootNamespace: mesh\n").unwrap();
     let mut meshd = Command::new(env!("CARGO_BIN_EXE_meshd"))
-        .args(["--config-dir", "manifests", "--print-addrs"])
+        .args(["--config-dir", "manifests", "--print-addrs", "--mesh-config", "mesh.yaml"])
         .args(["--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--monitoring-addr=127.0.0.1:0"])
         .current_dir(folder.path())
         .stdout(Stdio::piped())
