@@ -420,3 +420,6 @@ pub fn tunneling(
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests;
