@@ -3,12 +3,14 @@
 //! Every builder is a query: a small key, the view, nothing else. Every resource is encoded once, as soon as it is built.
 
 pub mod access_log;
+pub(crate) mod authn;
 pub mod cluster;
 mod defaults;
 pub mod destination;
 pub mod endpoints;
 pub mod gateway;
 pub mod http;
+pub mod inbound;
 mod lookup;
 pub mod outbound;
 pub mod route;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::build::endpoints::ClientEndpoints;
 use crate::build::gateway::{GatewayListeners, GatewayRoutes, GatewaySecrets, Router};
+use crate::build::inbound::{InboundClusters, InboundListeners};
 use crate::build::outbound::clusters::OutboundClusters;
 use crate::build::outbound::{OutboundListeners, OutboundRoutes};
 use crate::class::{Class, ClassOf};
@@ -66,9 +67,17 @@ impl Query for ResourcesOf {
         let gateway = || Router::of(&self.class);
         let mut out: Vec<Arc<Resource>> = Vec::new();
         match self.kind {
-            TypeUrl::Cluster => out.extend(view.get(&OutboundClusters(client.clone())).iter().cloned()),
+            TypeUrl::Cluster => {
+                out.extend(view.get(&OutboundClusters(client.clone())).iter().cloned());
+                if sidecar {
+                    out.extend(view.get(&InboundClusters(self.class.server.clone())).iter().cloned());
+                }
+            }
             TypeUrl::Endpoint => out.extend(view.get(&ClientEndpoints(client.clone())).iter().cloned()),
-            TypeUrl::Listener if sidecar => out.extend(view.get(&OutboundListeners(client.clone())).iter().cloned()),
+            TypeUrl::Listener if sidecar => {
+                out.extend(view.get(&OutboundListeners(client.clone())).iter().cloned());
+                out.extend(view.get(&InboundListeners(self.class.server.clone())).iter().cloned());
+            }
             TypeUrl::Route if sidecar => out.extend(view.get(&OutboundRoutes(client.clone())).iter().cloned()),
             TypeUrl::Listener if router => out.extend(view.get(&GatewayListeners(gateway())).iter().cloned()),
             TypeUrl::Route if router => out.extend(view.get(&GatewayRoutes(gateway())).iter().cloned()),

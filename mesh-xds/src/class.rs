@@ -84,6 +84,8 @@ pub struct Server {
     pub ips: Vec<IpAddr>,
     /// How traffic is captured.
     pub interception: Interception,
+    /// It has IPv4 addresses (an unknown address counts as IPv4).
+    pub ipv4: bool,
     /// It has IPv6 addresses.
     pub ipv6: bool,
     /// Metadata that builders read.
@@ -116,6 +118,8 @@ const TRAITS: &[&str] = &[
     "UNPRIVILEGED_POD",
     "ROUTER_MODE",
     "MESH_MTLS",
+    "ENVOY_STATUS_PORT",
+    "ENVOY_PROMETHEUS_PORT",
 ];
 
 impl Client {
@@ -167,6 +171,7 @@ impl Query for ClassOf {
             _ => Interception::Redirect,
         };
         let ipv6 = proxy.ips.iter().any(IpAddr::is_ipv6);
+        let ipv4 = !ipv6 || proxy.ips.iter().any(IpAddr::is_ipv4);
         let names_its_ips =
             sidecar.as_ref().and_then(|key| view.row(|s| &s.sidecars, key)).is_some_and(|s| !s.spec.ingress.is_empty());
         Arc::new(Class {
@@ -177,6 +182,7 @@ impl Query for ClassOf {
                 targets: targets(view, proxy, pod, labels),
                 ips: if names_its_ips { proxy.ips.clone() } else { Vec::new() },
                 interception,
+                ipv4,
                 ipv6,
                 traits: traits.clone(),
             },
@@ -190,7 +196,7 @@ impl Query for ClassOf {
                 cluster_id: proxy.cluster_id.clone(),
                 network: proxy.network.clone(),
                 node: if view.get(&NodeLocalServices).is_empty() { Name::default() } else { node },
-                ipv4: !ipv6 || proxy.ips.iter().any(IpAddr::is_ipv4),
+                ipv4,
                 ipv6,
                 interception,
                 traits,
@@ -220,6 +226,9 @@ impl Query for SelectorKeys {
         let mut keys = BTreeSet::new();
         for (_, sidecar) in view.all(|s| &s.sidecars) {
             keys.extend(sidecar.selector.keys().cloned());
+        }
+        for (_, policy) in view.all(|s| &s.peer_authentications) {
+            keys.extend(policy.selector.keys().cloned());
         }
         for (_, vs) in view.all(|s| &s.virtual_services) {
             let http = vs.http.iter().flat_map(|r| r.matches.iter().map(|m| &m.source));

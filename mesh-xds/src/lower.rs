@@ -5,6 +5,7 @@
 
 pub(crate) mod destination_rule;
 pub(crate) mod gateway;
+pub(crate) mod peer_authentication;
 pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod service_entry;
@@ -44,6 +45,7 @@ pub(crate) fn object(object: &Object, settings: &Arc<Settings>) -> Lowered {
         Object::ServiceEntry(o) => service_entry::service_entry(o),
         Object::WorkloadEntry(o) => workload::workload_entry(o),
         Object::DestinationRule(o) => destination_rule::lower(o, settings),
+        Object::PeerAuthentication(o) => peer_authentication::lower(o),
         Object::Sidecar(o) => sidecar::sidecar(o),
         Object::Gateway(o) => gateway::gateway(o),
         Object::Secret(o) => secret::secret(o),

@@ -7,6 +7,7 @@ pub mod destination_rule;
 pub mod endpoint;
 pub mod gateway;
 pub mod keys;
+pub mod peer_authentication;
 pub mod secret;
 pub mod service;
 pub mod settings;

@@ -127,6 +127,8 @@ tables! {
     13 secrets Secret: InNamespace => model::secret::TlsSecret;
     /// ConfigMaps that hold authorities.
     14 ca_config_maps CaConfigMap: InNamespace => model::secret::TlsSecret;
+    /// PeerAuthentications.
+    15 peer_authentications PeerAuthentication: InNamespace => model::peer_authentication::PeerAuthentication;
 }
 
 impl TableKey for () {

@@ -4,12 +4,13 @@
 //! hold the part of a proxy that can make a difference here, so proxies with equal traits share every cluster. Stock
 //! Envoy only: nothing here names an extension that upstream does not have, nor a field that it deprecates.
 
+mod defaults;
 mod draft;
 mod lb;
 mod locality;
 mod metadata;
 mod pool;
-mod special;
+pub(crate) mod special;
 pub(crate) mod tls;
 pub(crate) mod wire;
 
@@ -23,77 +24,19 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 use mesh_api::types::Duration;
 use mesh_api::{FieldPath, Name, ObjectRef};
 
+pub use defaults::{Defaults, TlsDefaults};
 pub(crate) use draft::Draft;
 pub use lb::hash_policy;
 pub use locality::{Caller, Group, effective_locality, needs_failover, prioritize};
 pub use special::{black_hole, inbound_passthrough, passthrough};
+
+pub use tls::credential_name;
 pub(crate) use tls::{FileSource, file_secret, mesh_secret, transport_socket};
-pub use tls::{MtlsMode, credential_name};
 
-use crate::model::destination_rule::{
-    ConnectionPool, DestinationRule, LocalityLb, Origin, OutlierDetection, Subset, TcpKeepalive, TrafficPolicy, Tunnel,
-    TunnelProtocol,
-};
-use crate::model::{Endpoint, Labels, Locality, Port, Registry, Resolution, Service, TargetPort};
+use crate::model::destination_rule::{DestinationRule, Origin, Subset, TrafficPolicy, Tunnel, TunnelProtocol};
+pub use crate::model::peer_authentication::MtlsMode;
+use crate::model::{Endpoint, Labels, Locality, Port, Registry, Resolution, Service, TargetPort, selects};
 use crate::proxy::ProxyType;
-
-/// What holds for every cluster of the mesh.
-#[derive(Clone, PartialEq, Debug)]
-#[non_exhaustive]
-pub struct Defaults {
-    /// For establishing connections.
-    pub connect_timeout: Duration,
-    /// Probes on idle connections.
-    pub keepalive: Option<TcpKeepalive>,
-    /// Between two resolutions of a name.
-    pub dns_refresh_rate: Duration,
-    /// The pattern of statistics of outbound clusters; empty: their names.
-    pub outbound_stat_name: Name,
-    /// The pattern of statistics of inbound clusters; empty: their names.
-    pub inbound_stat_name: Name,
-    /// HTTP/1.1 is upgraded where a rule says nothing.
-    pub h2_upgrade: bool,
-    /// Mesh mTLS wherever both sides can.
-    pub auto_mtls: bool,
-    /// Between localities, where neither rule nor service say anything.
-    pub locality: Option<LocalityLb>,
-    /// For rules that have none.
-    pub connection_pool: Option<Arc<ConnectionPool>>,
-    /// For rules that have none.
-    pub outlier_detection: Option<Arc<OutlierDetection>>,
-    /// Cipher suites and curves for TLS that a user originates.
-    pub tls: TlsDefaults,
-    /// Endpoints that are not ready are sent, so panic must not use them.
-    pub send_unhealthy: bool,
-}
-
-/// Cipher suites and curves for TLS that a user originates; empty: the data plane's.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct TlsDefaults {
-    /// In order of preference.
-    pub cipher_suites: Vec<Name>,
-    /// In order of preference.
-    pub ecdh_curves: Vec<Name>,
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(10),
-            keepalive: None,
-            dns_refresh_rate: Duration::from_secs(60),
-            outbound_stat_name: Name::default(),
-            inbound_stat_name: Name::default(),
-            h2_upgrade: false,
-            auto_mtls: true,
-            locality: None,
-            connection_pool: None,
-            outlier_detection: None,
-            tls: TlsDefaults::default(),
-            send_unhealthy: true,
-        }
-    }
-}
 
 /// The part of a proxy that makes a difference to clusters.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -258,7 +201,7 @@ impl Outbound<'_> {
         let balancer = policy.and_then(|p| p.load_balancer.as_deref());
         let locality = effective_locality(
             self.defaults.locality.as_ref(),
-            balancer.and_then(|lb| lb.locality.as_ref()),
+            policy.and_then(TrafficPolicy::locality),
             self.service.traffic_distribution.as_deref(),
         );
         draft.load_balancer(balancer, locality.as_ref(), force_healthy, discovery);
@@ -288,12 +231,8 @@ impl Outbound<'_> {
         match discovery {
             Discovery::Eds => draft.set_type(cluster::DiscoveryType::Eds),
             Discovery::StrictDns | Discovery::LogicalDns => {
-                let chosen: Vec<Endpoint> = self
-                    .endpoints
-                    .iter()
-                    .filter(|e| subset.is_none_or(|s| crate::model::selects(&s.labels, &e.labels)))
-                    .cloned()
-                    .collect();
+                let in_subset = |e: &&Endpoint| subset.is_none_or(|s| selects(&s.labels, &e.labels));
+                let chosen: Vec<&Endpoint> = self.endpoints.iter().filter(in_subset).collect();
                 let logical = discovery == Discovery::LogicalDns;
                 draft.resolve_names(logical, self.traits, self.defaults);
                 draft.cluster.load_assignment =
@@ -322,7 +261,7 @@ impl Outbound<'_> {
     fn load_assignment(
         &self,
         cluster: &str,
-        endpoints: &[Endpoint],
+        endpoints: &[&Endpoint],
         single: bool,
         policy: Option<&TrafficPolicy>,
     ) -> Option<ClusterLoadAssignment> {
@@ -348,7 +287,7 @@ impl Outbound<'_> {
         }
         let locality = effective_locality(
             self.defaults.locality.as_ref(),
-            policy.and_then(|p| p.load_balancer.as_ref()).and_then(|lb| lb.locality.as_ref()),
+            policy.and_then(TrafficPolicy::locality),
             self.service.traffic_distribution.as_deref(),
         );
         let caller = Caller { locality: &self.traits.locality, labels: &self.traits.labels, network: "", node: "" };
@@ -363,7 +302,7 @@ impl Outbound<'_> {
                 zone: group.locality.zone.to_string(),
                 sub_zone: group.locality.subzone.to_string(),
             }),
-            lb_endpoints: group.endpoints.iter().filter_map(|i| endpoints.get(*i)).map(lb_endpoint).collect(),
+            lb_endpoints: group.endpoints.iter().filter_map(|i| endpoints.get(*i)).map(|e| lb_endpoint(e)).collect(),
             load_balancing_weight: Some(wire::uint32(group.weight)),
             priority: group.priority,
             ..LocalityLbEndpoints::default()

@@ -76,13 +76,10 @@ fn names_are_istios() {
             "outbound|9080||ratings.other.svc.cluster.local",
             "outbound|9080||reviews.default.svc.cluster.local",
         ]
-        .into_iter()
-        .filter(|n| *n != "InboundPassthroughCluster")
-        .collect::<Vec<_>>()
     );
     assert_eq!(
         names(&builder, &snapshot, &proxy, TypeUrl::Listener),
-        ["0.0.0.0_9080", "10.0.0.1_3306", "virtualOutbound"]
+        ["0.0.0.0_9080", "10.0.0.1_3306", "virtualInbound", "virtualOutbound"]
     );
     assert_eq!(names(&builder, &snapshot, &proxy, TypeUrl::Route), ["9080"]);
 }

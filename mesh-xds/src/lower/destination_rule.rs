@@ -12,6 +12,9 @@ use std::sync::Arc;
 use mesh_api::networking::DestinationRule as Written;
 use mesh_api::{FieldPath, Name, ObjectRef};
 
+pub(crate) use policy::{locality_settings, outlier_detection, zone_aware};
+pub(crate) use pool::{connection_pool, tcp_keepalive};
+
 use super::{Lowered, Told, created};
 use crate::model::destination_rule::{DestinationRule, Origin, Subset};
 use crate::model::{InNamespace, Labels, Settings, Visibility};

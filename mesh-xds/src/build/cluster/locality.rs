@@ -1,6 +1,7 @@
 //! Weights and priorities between localities: which endpoints a caller reaches first, and where the rest of its traffic
 //! goes. Pure functions over endpoints, for EDS and for names that Envoy resolves alike.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use mesh_api::Name;
@@ -72,8 +73,8 @@ pub fn needs_failover(locality: &LocalityLb, outlier_detection: bool) -> bool {
 
 /// Gives groups (one per locality, weighted by their endpoints) priorities and weights as the caller shall see them.
 /// Groups that get no traffic are left out; a group may be split by priority.
-pub fn prioritize(
-    endpoints: &[Endpoint],
+pub fn prioritize<E: Borrow<Endpoint>>(
+    endpoints: &[E],
     groups: Vec<Group>,
     settings: &LocalityLb,
     caller: &Caller<'_>,
@@ -102,7 +103,12 @@ pub fn prioritize(
 }
 
 /// Splits each group by how far its endpoints agree with the caller in a list of labels.
-fn by_label(endpoints: &[Endpoint], groups: Vec<Group>, caller: &Caller<'_>, labels: &[Name]) -> Vec<Group> {
+fn by_label<E: Borrow<Endpoint>>(
+    endpoints: &[E],
+    groups: Vec<Group>,
+    caller: &Caller<'_>,
+    labels: &[Name],
+) -> Vec<Group> {
     if labels.is_empty() || caller.labels.is_empty() && caller.locality.is_empty() {
         return groups;
     }
@@ -117,7 +123,7 @@ fn by_label(endpoints: &[Endpoint], groups: Vec<Group>, caller: &Caller<'_>, lab
     for group in groups {
         let mut parts: BTreeMap<u32, (u32, Vec<usize>)> = BTreeMap::new();
         for index in group.endpoints {
-            let Some(endpoint) = endpoints.get(index) else { continue };
+            let Some(endpoint) = endpoints.get(index).map(E::borrow) else { continue };
             let part = parts.entry(label_priority(endpoint, &wanted)).or_default();
             part.0 += endpoint.weight.max(1);
             part.1.push(index);

@@ -104,7 +104,7 @@ impl World {
         }
         .clusters();
         let mut asked = clusters.clone();
-        asked.extend(["sds-grpc", "sds-external", "sds-files-grpc"].map(secrets));
+        asked.extend(["sds-external", "sds-files-grpc"].map(secrets));
         for cluster in &mut asked {
             // A static configuration has no ADS stream to name.
             if let Some(eds) = &mut cluster.eds_cluster_config {

@@ -28,21 +28,8 @@ use super::{Discovery, Draft, Outbound, Traits, metadata, wire};
 use crate::build::pack;
 use crate::model::Registry;
 use crate::model::destination_rule::{ClientTls, ProxyProtocol, TlsMode};
+use crate::model::peer_authentication::MtlsMode;
 use crate::proxy::ProxyType;
-
-/// What servers of a service accept, as far as their namespace's policies tell.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
-pub enum MtlsMode {
-    /// Nothing is known, as of hosts outside the mesh.
-    #[default]
-    Unknown,
-    /// Plaintext only.
-    Disable,
-    /// Both.
-    Permissive,
-    /// Mesh mTLS only.
-    Strict,
-}
 
 /// The name of the resource for a `credentialName`: `kubernetes://name` where it doesn't say where it is.
 pub fn credential_name(name: &str) -> String {

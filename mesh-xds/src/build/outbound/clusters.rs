@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::Resource;
+use crate::build::authn::AcceptedIn;
 use crate::build::cluster::{Mode, MtlsMode, Outbound, Traits, black_hole, passthrough};
 use crate::build::defaults::{MeshDefaults, traits};
 use crate::build::destination;
@@ -11,7 +12,7 @@ use crate::class::Client;
 use crate::endpoints::EndpointsOf;
 use crate::memo::Query;
 use crate::model::destination_rule::DestinationRule;
-use crate::model::{Resolution, Service};
+use crate::model::{Port, Resolution, Service};
 use crate::proxy::ProxyType;
 use crate::shared::ByPtr;
 use crate::view::View;
@@ -54,6 +55,26 @@ struct ServiceClusters {
     traits: Traits,
 }
 
+impl ServiceClusters {
+    /// What the service's endpoints accept, as far as a caller can tell. Where a connection's own destination is kept,
+    /// nothing can be chosen by endpoint: one without mTLS is one too many.
+    fn mtls(&self, view: &View<'_>, port: &Port) -> MtlsMode {
+        if !self.traits.identity || self.service.mesh_external {
+            return MtlsMode::Unknown;
+        }
+        let policy = self.rule.as_ref().and_then(|rule| rule.policy_for_port(port.number));
+        let kept = self.service.resolution == Resolution::Passthrough || policy.is_some_and(|p| p.is_passthrough());
+        if kept {
+            let endpoints = view.get(&EndpointsOf(self.service.key()));
+            let mut of_port = endpoints.iter().filter(|e| e.service_port == port.name).peekable();
+            if of_port.peek().is_none() || of_port.any(|e| e.tls_mode != "istio") {
+                return MtlsMode::Disable;
+            }
+        }
+        *view.get(&AcceptedIn(self.service.namespace.clone()))
+    }
+}
+
 impl Query for ServiceClusters {
     type Out = Vec<Arc<Resource>>;
     fn run(&self, view: &View<'_>) -> Self::Out {
@@ -71,7 +92,7 @@ impl Query for ServiceClusters {
                 rule: self.rule.as_deref(),
                 endpoints: &of_port,
                 subject_alt_names: &self.service.subject_alt_names,
-                mtls: MtlsMode::default(),
+                mtls: self.mtls(view, port),
                 mode: Mode::Client,
                 defaults: &defaults,
                 traits: &self.traits,

@@ -230,7 +230,8 @@ pub(crate) fn locality_settings(
     })
 }
 
-fn zone_aware(settings: &written::ZoneAwareLoadBalancerSetting) -> ZoneAware {
+/// What zone awareness means; the mesh has some too.
+pub(crate) fn zone_aware(settings: &written::ZoneAwareLoadBalancerSetting) -> ZoneAware {
     ZoneAware {
         enabled: settings.enabled.unwrap_or(true),
         failover: failover(&settings.failover),

@@ -1,0 +1,178 @@
+//! TLS that ends at a sidecar: the mesh's, and that of a user's Sidecar.
+
+use envoy_types::pb::envoy::config::core::v3::{DataSource, TransportSocket, data_source::Specifier};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
+    TlsParameters,
+    certificate_validation_context::TrustChainVerification,
+    common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+    subject_alt_name_matcher::SanType,
+    tls_parameters::TlsProtocol as Version,
+};
+use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+use mesh_api::Name;
+use mesh_api::mesh::TlsProtocol as MeshTlsProtocol;
+use mesh_api::networking::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
+
+use crate::build::bool_value;
+use crate::build::cluster::tls::{credential_secret, subject_names};
+use crate::build::cluster::{FileSource, Traits, file_secret, mesh_secret, transport_socket};
+use crate::class::Server;
+use crate::model::Settings;
+
+/// What mesh mTLS may be encrypted with where the mesh says nothing else.
+const CIPHERS: &[&str] = &[
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-GCM-SHA256",
+];
+
+/// The protocol inside; the mesh's own names only choose the chain, and offering them would keep HTTP/2 out.
+fn alpn() -> Vec<String> {
+    ["h2", "http/1.1"].map(str::to_owned).to_vec()
+}
+
+/// Mesh mTLS: both sides show certificates of a trust domain of ours.
+pub(super) fn mesh(settings: &Settings, server: &Server) -> TransportSocket {
+    let mesh = settings.mesh.mesh_mtls.as_ref();
+    let ciphers = mesh.map(|m| m.cipher_suites.clone()).filter(|suites| !suites.is_empty());
+    let at_least = match mesh.map(|m| m.min_protocol_version) {
+        Some(MeshTlsProtocol::Tlsv1_3) => Version::TlSv13,
+        _ => Version::TlSv12,
+    };
+    let trusted = if settings.features.flag("PILOT_SKIP_VALIDATE_TRUST_DOMAIN", false) {
+        Vec::new()
+    } else {
+        let domains = std::iter::once(&settings.mesh.trust_domain).chain(&settings.mesh.trust_domain_aliases);
+        domains.filter(|domain| !domain.is_empty()).map(|domain| trust_domain(domain)).collect()
+    };
+    let validation = CertificateValidationContext { match_typed_subject_alt_names: trusted, ..Default::default() };
+    let (chain, key) = (server.metadata("TLS_SERVER_CERT_CHAIN"), server.metadata("TLS_SERVER_KEY"));
+    let certificate = if chain.is_empty() || key.is_empty() {
+        mesh_secret("default")
+    } else {
+        file_secret(FileSource::KeyPair(chain, key), false)
+    };
+    let authorities = match server.metadata("TLS_SERVER_ROOT_CERT") {
+        "" => mesh_secret("ROOTCA"),
+        root => file_secret(FileSource::Root(root), false),
+    };
+    let common = CommonTlsContext {
+        alpn_protocols: alpn(),
+        tls_params: Some(TlsParameters {
+            cipher_suites: ciphers.unwrap_or_else(|| CIPHERS.iter().map(|c| (*c).to_owned()).collect()),
+            tls_minimum_protocol_version: at_least as i32,
+            tls_maximum_protocol_version: Version::TlSv13 as i32,
+            ..TlsParameters::default()
+        }),
+        tls_certificate_sds_secret_configs: vec![certificate],
+        validation_context_type: Some(combined(validation, authorities)),
+        ..CommonTlsContext::default()
+    };
+    socket(common, true)
+}
+
+fn trust_domain(domain: &str) -> SubjectAltNameMatcher {
+    SubjectAltNameMatcher {
+        san_type: SanType::Uri as i32,
+        matcher: Some(StringMatcher {
+            match_pattern: Some(MatchPattern::Prefix(format!("spiffe://{domain}/"))),
+            ..StringMatcher::default()
+        }),
+        ..SubjectAltNameMatcher::default()
+    }
+}
+
+/// TLS of a Sidecar's ingress listener.
+pub(super) fn user(tls: &ServerTlsSettings, settings: &Settings, server: &Server) -> TransportSocket {
+    if tls.mode == ServerTlsMode::IstioMutual {
+        return mesh(settings, server);
+    }
+    let required = tls.mode == ServerTlsMode::Mutual;
+    let verifies = required || tls.mode == ServerTlsMode::OptionalMutual;
+    let by_name = std::iter::once(&tls.credential_name).chain(&tls.credential_names).filter(|n| !n.is_empty());
+    let credentials: Vec<&String> = by_name.collect();
+    let traits = Traits::default();
+    let certificates: Vec<SdsSecretConfig> = if !credentials.is_empty() {
+        credentials.iter().map(|name| credential_secret(name, false, &traits)).collect()
+    } else if !tls.tls_certificates.is_empty() {
+        let files = tls.tls_certificates.iter().map(|c| FileSource::KeyPair(&c.server_certificate, &c.private_key));
+        files.map(|file| file_secret(file, false)).collect()
+    } else if tls.server_certificate.is_empty() {
+        vec![mesh_secret("default")]
+    } else {
+        vec![file_secret(FileSource::KeyPair(&tls.server_certificate, &tls.private_key), false)]
+    };
+    let authorities = match (credentials.first(), tls.ca_cert_credential_name.as_str(), tls.ca_certificates.as_str()) {
+        (Some(_), name, _) if !name.is_empty() => credential_secret(name, false, &traits),
+        (Some(name), _, _) => credential_secret(name, true, &traits),
+        (None, _, "") => mesh_secret("ROOTCA"),
+        (None, _, file) => file_secret(FileSource::Root(file), false),
+    };
+    let names: Vec<Name> = tls.subject_alt_names.iter().map(|name| Name::from(name.as_str())).collect();
+    let revoked = Some(tls.ca_crl.clone())
+        .filter(|file| !file.is_empty())
+        .map(|file| DataSource { specifier: Some(Specifier::Filename(file)), ..DataSource::default() });
+    let trust = if tls.insecure_skip_verify == Some(true) {
+        TrustChainVerification::AcceptUntrusted
+    } else {
+        TrustChainVerification::VerifyTrustChain
+    };
+    let validation = CertificateValidationContext {
+        match_typed_subject_alt_names: subject_names(&names),
+        verify_certificate_spki: tls.verify_certificate_spki.clone(),
+        verify_certificate_hash: tls.verify_certificate_hash.clone(),
+        crl: revoked,
+        trust_chain_verification: trust as i32,
+        ..CertificateValidationContext::default()
+    };
+    let defaults = settings.mesh.tls_defaults.as_ref();
+    let or = |own: &[String], of_mesh: Option<&Vec<String>>| match own {
+        [] => of_mesh.cloned().unwrap_or_default(),
+        own => own.to_vec(),
+    };
+    let common = CommonTlsContext {
+        alpn_protocols: alpn(),
+        tls_params: Some(TlsParameters {
+            tls_minimum_protocol_version: version(tls.min_protocol_version) as i32,
+            tls_maximum_protocol_version: version(tls.max_protocol_version) as i32,
+            cipher_suites: or(&tls.cipher_suites, defaults.map(|d| &d.cipher_suites)),
+            ecdh_curves: or(&tls.ecdh_curves, defaults.map(|d| &d.ecdh_curves)),
+            ..TlsParameters::default()
+        }),
+        tls_certificate_sds_secret_configs: certificates,
+        validation_context_type: verifies.then(|| combined(validation, authorities)),
+        ..CommonTlsContext::default()
+    };
+    socket(common, required)
+}
+
+fn version(version: TlsProtocol) -> Version {
+    match version {
+        TlsProtocol::TlsAuto => Version::TlsAuto,
+        TlsProtocol::TlsV1_0 => Version::TlSv10,
+        TlsProtocol::TlsV1_1 => Version::TlSv11,
+        TlsProtocol::TlsV1_2 => Version::TlSv12,
+        TlsProtocol::TlsV1_3 => Version::TlSv13,
+    }
+}
+
+fn combined(validation: CertificateValidationContext, authorities: SdsSecretConfig) -> ValidationContextType {
+    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(validation),
+        validation_context_sds_secret_config: Some(authorities),
+        ..CombinedCertificateValidationContext::default()
+    })
+}
+
+fn socket(common: CommonTlsContext, client_certificate: bool) -> TransportSocket {
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(common),
+        require_client_certificate: bool_value(client_certificate),
+        ..DownstreamTlsContext::default()
+    };
+    transport_socket("envoy.transport_sockets.tls", &context)
+}
