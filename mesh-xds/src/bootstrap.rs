@@ -155,6 +155,7 @@ pub fn for_description(proxy: &Value, discovery_address: Option<&str>) -> Result
         metadata.entry(key).or_insert(value);
     };
     entry("NAMESPACE", namespace.into());
+    entry("MESH_MTLS", "false".into());
     entry("NAME", name.into());
     entry("INSTANCE_IPS", ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",").into());
     entry("ISTIO_VERSION", if text("istioVersion").is_empty() { ISTIO_VERSION } else { text("istioVersion") }.into());
