@@ -45,7 +45,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -187,11 +187,35 @@ impl Default for Options {
 /// What all streams of a server share.
 struct Shared<B: Backend> {
     backend: B,
+    newest: RwLock<Arc<B::Snapshot>>,
     options: Options,
     clients: Clients<B::Client>,
     metrics: Metrics,
     frames: Frames,
     started: Instant,
+}
+
+impl<B: Backend> Shared<B> {
+    /// Runs `f` at the newest snapshot; it is told whether `seen` hadn't seen that. While it runs nobody is at a newer one:
+    /// a backend that remembers results for one snapshot is never asked to go back. Must not be called within itself.
+    fn at_newest<T>(
+        &self,
+        seen: &mut watch::Receiver<Arc<B::Snapshot>>,
+        f: impl FnOnce(&Arc<B::Snapshot>, bool) -> T,
+    ) -> T {
+        let mut changed = false;
+        let mut look = || {
+            let newest = seen.borrow_and_update();
+            changed |= newest.has_changed();
+            newest.clone()
+        };
+        let newest = look();
+        let stale = !Arc::ptr_eq(&self.newest.read().unwrap_or_else(PoisonError::into_inner), &newest);
+        if stale {
+            *self.newest.write().unwrap_or_else(PoisonError::into_inner) = look();
+        }
+        f(&self.newest.read().unwrap_or_else(PoisonError::into_inner), changed)
+    }
 }
 
 /// Collects what a server serves.
@@ -247,6 +271,7 @@ impl<B: Backend> Builder<B> {
         let names = self.names.into_iter().chain([SERVICE]).collect();
         Server {
             shared: Arc::new(Shared {
+                newest: RwLock::new(self.backend.snapshots().borrow().clone()),
                 backend: self.backend,
                 options: self.options,
                 clients: Clients::default(),

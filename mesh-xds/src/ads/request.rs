@@ -193,6 +193,19 @@ mod tests {
         assert_eq!(read.names.len(), 4);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_request_or_an_error(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let whole = DiscoveryRequest::decode(&bytes[..]);
+            let read = SotwRequest::decode(bytes.into());
+            // Names are read late, so a name that is not text is no error yet.
+            proptest::prop_assert!(whole.is_err() || read.is_ok());
+            if let Ok(read) = read {
+                proptest::prop_assert_eq!(read.names.decode().map_or(read.names.len(), |n| n.len()), read.names.len());
+            }
+        }
+    }
+
     #[test]
     fn broken_bytes_are_errors() {
         for bytes in [&[0x0a, 0x05, b'a'][..], &[0x0a, 0x01, 0xff], &[0xff], &[0x1a, 0xff, 0xff, 0xff, 0xff, 0x0f]] {

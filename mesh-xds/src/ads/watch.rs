@@ -220,7 +220,12 @@ impl Watch {
         self.owed = false;
         self.held_back = plan.held_back;
         let before = std::mem::replace(&mut self.sent, plan.next.clone());
-        let gone = if removals { std::mem::take(&mut self.gone) } else { Vec::new() };
+        let mut gone = std::mem::take(&mut self.gone);
+        // What is there after all was sent with its new content.
+        gone.retain(|name| plan.next.get(name).is_none());
+        if !removals {
+            self.gone = std::mem::take(&mut gone);
+        }
         let Some(nonce) = nonce else { return };
         self.extra.extend(gone);
         for name in plan.changed.iter().chain(&plan.removed) {

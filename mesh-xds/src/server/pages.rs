@@ -39,8 +39,7 @@ pub(super) fn respond<B: Backend>(shared: &Shared<B>, method: &Method, uri: &Uri
         "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not all sources are read yet\n"),
         "/version" => text(StatusCode::OK, &shared.options.version),
         "/metrics" => {
-            let snapshot = shared.backend.snapshots().borrow().clone();
-            if let Some(counts) = shared.backend.counts(&snapshot) {
+            if let Some(counts) = shared.backend.counts(&shared.backend.snapshots().borrow().clone()) {
                 shared.metrics.counts(counts);
             }
             let mut response = Response::new(shared.metrics.encode());
@@ -53,25 +52,26 @@ pub(super) fn respond<B: Backend>(shared: &Shared<B>, method: &Method, uri: &Uri
             if !local && !shared.options.remote_debug {
                 return text(StatusCode::UNAUTHORIZED, "debug pages are for the local host\n");
             }
-            debug(shared, path.trim_start_matches("/debug").trim_matches('/'), uri.query().unwrap_or_default())
+            let page = path.trim_start_matches("/debug").trim_matches('/');
+            let query = uri.query().unwrap_or_default();
+            shared.at_newest(&mut shared.backend.snapshots(), |snapshot, _| debug(shared, snapshot, page, query))
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }
 
-fn debug<B: Backend>(shared: &Shared<B>, page: &str, query: &str) -> Response<String> {
+fn debug<B: Backend>(shared: &Shared<B>, snapshot: &B::Snapshot, page: &str, query: &str) -> Response<String> {
     let parameter = |name: &str| {
         let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         pairs.into_iter().find(|(n, _)| *n == name).map(|(_, value)| percent_decoded(value))
     };
-    let snapshot = shared.backend.snapshots().borrow().clone();
     let proxy_id = parameter("proxyID").filter(|id| !id.is_empty());
     let connection = proxy_id.as_deref().map(|id| shared.clients.find(id));
     let value = match page {
         "" => return index(),
         "list" => json!(PAGES.iter().map(|(name, _)| *name).filter(|n| *n != "list").collect::<Vec<_>>()),
-        "configz" => shared.backend.configz(&snapshot),
-        "registryz" => shared.backend.registryz(&snapshot),
+        "configz" => shared.backend.configz(snapshot),
+        "registryz" => shared.backend.registryz(snapshot),
         "syncz" => {
             let namespace = parameter("namespace").unwrap_or_default();
             let all = shared.clients.list();
@@ -96,7 +96,7 @@ fn debug<B: Backend>(shared: &Shared<B>, page: &str, query: &str) -> Response<St
             Some(None) => return text(StatusCode::NOT_FOUND, NOT_CONNECTED),
             Some(Some(connection)) => {
                 let types = if page == "edsz" { Some("eds".to_owned()) } else { parameter("types") };
-                let dump = ConfigDump { shared, snapshot: &snapshot, connection: &connection };
+                let dump = ConfigDump { shared, snapshot, connection: &connection };
                 let dump = match types.filter(|t| !t.is_empty()) {
                     Some(types) => dump.of_types(&types),
                     None => dump.full(parameter("include_eds").is_some()),

@@ -41,7 +41,10 @@ pub(super) struct AdsBody<B: Backend> {
     requests: Incoming,
     reader: Reader,
     writer: Writer,
-    snapshots: watch::Receiver<Arc<B::Snapshot>>,
+    /// Away only during a step.
+    snapshots: Option<watch::Receiver<Arc<B::Snapshot>>>,
+    /// Where the snapshot of the last step lies.
+    at: usize,
     changes: WatchStream<Arc<B::Snapshot>>,
     drain: WatchStream<bool>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -78,7 +81,8 @@ impl<B: Backend> AdsBody<B> {
             requests,
             writer: Writer::default(),
             changes: WatchStream::from_changes(snapshots.clone()),
-            snapshots,
+            snapshots: Some(snapshots),
+            at: 0,
             drain: WatchStream::new(drain),
             timer: None,
             behind: None,
@@ -131,10 +135,22 @@ impl<B: Backend> AdsBody<B> {
     /// One step of the session, at one snapshot.
     fn step(&mut self, input: Input) {
         let Some(connection) = self.connection.clone() else { return };
-        let (snapshot, changed) = {
-            let now = self.snapshots.borrow_and_update();
-            (now.clone(), now.has_changed())
-        };
+        let shared = self.shared.clone();
+        let Some(mut seen) = self.snapshots.take() else { return };
+        shared.at_newest(&mut seen, |snapshot, changed| self.step_at(&connection, input, snapshot, changed));
+        self.snapshots = Some(seen);
+    }
+
+    fn step_at(
+        &mut self,
+        connection: &Arc<Connection<B::Client>>,
+        input: Input,
+        snapshot: &Arc<B::Snapshot>,
+        changed: bool,
+    ) {
+        let address = Arc::as_ptr(snapshot) as usize;
+        let changed = changed || address != self.at;
+        self.at = address;
         let is_snapshot = matches!(input, Input::Snapshot);
         if is_snapshot && !changed {
             return;
@@ -142,12 +158,11 @@ impl<B: Backend> AdsBody<B> {
         let now = Instant::now();
         let elapsed = now.duration_since(self.shared.started).as_millis() as u64;
         if changed {
-            let since = self.shared.backend.changed_at(&snapshot).unwrap_or(now);
+            let since = self.shared.backend.changed_at(snapshot).unwrap_or(now);
             self.behind.get_or_insert(since);
         }
         let took = RefCell::new([None; TypeUrl::ALL.len()]);
-        let resources =
-            At { backend: &self.shared.backend, snapshot: &snapshot, client: connection.client(), took: &took };
+        let resources = At { backend: &self.shared.backend, snapshot, client: connection.client(), took: &took };
         let mut state = connection.state();
         let mut out = Vec::new();
         if changed && !is_snapshot {

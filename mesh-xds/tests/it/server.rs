@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
@@ -364,6 +365,79 @@ async fn health_and_reflection_are_on_the_same_port_and_shutdown_ends_streams() 
     let error = receive.message().await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
     tokio::time::timeout(Duration::from_secs(10), running.task).await.expect("it returns").unwrap().unwrap();
+}
+
+/// Remembers the newest generation that it was asked for, as a memo would.
+struct OnlyForward {
+    generations: watch::Sender<Arc<u64>>,
+    newest: AtomicU64,
+    went_back: AtomicU64,
+}
+
+impl Backend for OnlyForward {
+    type Snapshot = u64;
+    type Client = ();
+    fn snapshots(&self) -> watch::Receiver<Arc<u64>> {
+        self.generations.subscribe()
+    }
+    fn connect(&self, _: &Node, _: &Caller<'_>) -> Result<(), Status> {
+        Ok(())
+    }
+    fn resources(&self, generation: &u64, (): &(), _: TypeUrl) -> ResourceSet {
+        if self.newest.fetch_max(*generation, Ordering::SeqCst) > *generation {
+            self.went_back.fetch_add(1, Ordering::SeqCst);
+        }
+        clusters(&[("a", generation.to_string().as_str())])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_streams_and_many_snapshots_never_go_back() {
+    let server = Server::builder(OnlyForward {
+        generations: watch::Sender::new(Arc::new(0)),
+        newest: AtomicU64::new(0),
+        went_back: AtomicU64::new(0),
+    })
+    .build();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = server.clone();
+    let task = tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        clients.spawn(async move {
+            let mut client = AggregatedDiscoveryServiceClient::connect(format!("http://{address}")).await.unwrap();
+            let (send, receiver) = mpsc::channel(16);
+            let mut stream =
+                client.stream_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+            let mut request = DiscoveryRequest {
+                node: node(),
+                type_url: TypeUrl::Cluster.as_str().into(),
+                ..DiscoveryRequest::default()
+            };
+            loop {
+                send.send(request.clone()).await.unwrap();
+                let message = stream.message().await.unwrap().unwrap();
+                let resource = Resource::from_value("x".into(), "", &message.resources[0].value);
+                if resource.decode::<Cluster>().unwrap().alt_stat_name == "500" {
+                    return;
+                }
+                request.response_nonce = message.nonce;
+            }
+        });
+    }
+    until("all are there", || server.clients().len() == 16).await;
+    for generation in 1..=500 {
+        server.backend().generations.send_replace(Arc::new(generation));
+        if generation % 50 == 0 {
+            server.page("/debug/config_dump?proxyID=a.default");
+        }
+        tokio::task::yield_now().await;
+    }
+    let all = async { while clients.join_next().await.is_some_and(|c| c.map_err(|e| panic!("{e}")).is_ok()) {} };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("all see the newest");
+    assert_eq!(server.backend().went_back.load(Ordering::SeqCst), 0);
+    task.abort();
 }
 
 #[tokio::test]
