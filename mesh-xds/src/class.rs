@@ -236,6 +236,9 @@ impl Query for SelectorKeys {
             let tcp = vs.tcp.iter().flat_map(|r| r.matches.iter().map(|m| &m.source));
             keys.extend(http.chain(tls).chain(tcp).flat_map(|s| s.labels.keys().cloned()));
         }
+        for gateway in view.get(&crate::scope::ingress::IngressGateways).iter() {
+            keys.extend(gateway.selector.keys().cloned());
+        }
         for (_, gateway) in view.all(|s| &s.gateways) {
             keys.extend(gateway.selector.keys().cloned());
         }

@@ -5,6 +5,7 @@
 
 pub(crate) mod destination_rule;
 pub(crate) mod gateway;
+pub(crate) mod ingress;
 pub(crate) mod peer_authentication;
 pub(crate) mod secret;
 pub(crate) mod service;
@@ -48,6 +49,7 @@ pub(crate) fn object(object: &Object, settings: &Arc<Settings>) -> Lowered {
         Object::PeerAuthentication(o) => peer_authentication::lower(o),
         Object::Sidecar(o) => sidecar::sidecar(o),
         Object::Gateway(o) => gateway::gateway(o),
+        Object::Ingress(o) => ingress::ingress(o),
         Object::Secret(o) => secret::secret(o),
         Object::ConfigMap(o) => secret::config_map(o),
         Object::VirtualService(o) => {

@@ -6,6 +6,7 @@
 pub mod destination_rule;
 pub mod endpoint;
 pub mod gateway;
+pub mod ingress;
 pub mod keys;
 pub mod peer_authentication;
 pub mod secret;

@@ -2,6 +2,7 @@
 //! listeners, and the services of all of them together.
 
 mod import;
+pub(crate) mod ingress;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -235,6 +236,7 @@ impl Query for VirtualServiceIndex {
             .filter(|(_, vs)| !vs.is_delegate())
             .map(|(_, vs)| (visibility(vs), merged(view, vs, &settings)))
             .collect();
+        out.extend(view.get(&ingress::IngressVirtualServices).iter().map(|vs| (visibility(vs), vs.clone())));
         out.sort_by(|(_, a), (_, b)| a.order().cmp(&b.order()));
         out
     }

@@ -129,6 +129,8 @@ tables! {
     14 ca_config_maps CaConfigMap: InNamespace => model::secret::TlsSecret;
     /// PeerAuthentications.
     15 peer_authentications PeerAuthentication: InNamespace => model::peer_authentication::PeerAuthentication;
+    /// Kubernetes Ingresses.
+    16 ingresses Ingress: InNamespace => model::ingress::Ingress;
 }
 
 impl TableKey for () {

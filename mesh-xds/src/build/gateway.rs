@@ -23,6 +23,7 @@ use crate::Resource;
 use crate::build::{duration, listener_filter, socket_address, tls_inspector, u32_value};
 use crate::class::{Class, Client, Target};
 use crate::memo::Query;
+use crate::scope::ingress::IngressGateways;
 use crate::scope::settings;
 use crate::view::View;
 
@@ -61,11 +62,14 @@ impl Query for MergedGateway {
         let client = &self.0.client;
         let settings = settings(view);
         let selected: Vec<Selected> = if settings.features.flag("PILOT_SCOPE_GATEWAY_TO_NAMESPACE", false) {
-            let own = view.bucket(|s| &s.gateways, &client.namespace);
-            own.filter_map(|(_, gateway)| merge::select(view, gateway, &self.0)).collect()
+            let own = view.bucket(|s| &s.gateways, &client.namespace).map(|(_, gateway)| gateway);
+            let of_ingresses = view.get(&IngressGateways);
+            let of_ingresses = of_ingresses.iter().filter(|gateway| gateway.namespace == client.namespace);
+            own.chain(of_ingresses).filter_map(|gateway| merge::select(view, gateway, &self.0)).collect()
         } else {
-            let all = view.all(|s| &s.gateways);
-            all.filter_map(|(_, gateway)| merge::select(view, gateway, &self.0)).collect()
+            let all = view.all(|s| &s.gateways).map(|(_, gateway)| gateway);
+            let of_ingresses = view.get(&IngressGateways);
+            all.chain(of_ingresses.iter()).filter_map(|gateway| merge::select(view, gateway, &self.0)).collect()
         };
         merge::merge(selected)
     }

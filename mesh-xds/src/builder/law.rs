@@ -42,6 +42,7 @@ fn metadata(kind: &str, name: &str, namespace: &str, age: u8) -> String {
     let api = match kind {
         "Service" | "Pod" | "Secret" => "v1",
         "EndpointSlice" => "discovery.k8s.io/v1",
+        "Ingress" => "networking.k8s.io/v1",
         _ => "networking.istio.io/v1",
     };
     format!(
@@ -173,6 +174,18 @@ fn secret() -> impl Strategy<Value = String> {
     })
 }
 
+fn ingress() -> impl Strategy<Value = String> {
+    let port = prop::sample::select(vec!["{number: 80}", "{name: http}"]);
+    let class = prop::sample::select(vec!["istio", "other"]);
+    (name(), namespace(), age(), port, class).prop_map(|(n, ns, age, port, class)| {
+        let m = metadata("Ingress", n, ns, age);
+        format!(
+            "{m}}}\nspec: {{ingressClassName: {class}, tls: [{{secretName: a}}], rules: [{{host: ext.com, http: {{paths: \
+             [{{path: /{n}, pathType: Prefix, backend: {{service: {{name: a, port: {port}}}}}}}]}}}}]}}"
+        )
+    })
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let kinds = vec![
         "Service",
@@ -184,6 +197,7 @@ fn change() -> impl Strategy<Value = Change> {
         "Sidecar",
         "Gateway",
         "Secret",
+        "Ingress",
     ];
     let delete = (prop::sample::select(kinds), namespace(), name())
         .prop_map(|(kind, ns, name)| Change::Delete(ObjectRef::new(kind, ns, name)));
@@ -196,7 +210,8 @@ fn change() -> impl Strategy<Value = Change> {
         destination_rule(),
         sidecar(),
         gateway(),
-        secret()
+        secret(),
+        ingress()
     ]
     .prop_map(|yaml| Change::Upsert(objects(&yaml).remove(0)));
     prop_oneof![3 => upsert, 1 => delete]
@@ -211,7 +226,7 @@ fn proxies() -> Vec<Arc<Proxy>> {
     }
     let mut gateway = Proxy::sidecar("gw.istio-system", "istio-system", [10, 1, 0, 9].into());
     gateway.kind = ProxyType::Router;
-    gateway.labels = [("app".into(), "a".into())].into();
+    gateway.labels = [("app".into(), "a".into()), ("istio".into(), "ingressgateway".into())].into();
     out.push(Arc::new(gateway));
     out
 }

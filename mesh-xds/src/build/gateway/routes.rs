@@ -1,12 +1,16 @@
 //! The route configurations of gateways, rule 6 of Istio's semantics: a host has the routes of all virtual services that
 //! are bound to it, in their order, what catches everything last; hosts with the same routes are one virtual host.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
 use mesh_api::{Hostname, Name};
+use prost::Message;
+use rustc_hash::FxHashMap;
 
 use super::merge::Bound;
 use super::{BuiltListeners, MergedGateway, Router};
@@ -16,7 +20,9 @@ use crate::build::route::{MAX_DIRECT_RESPONSE_BODY, RouteContext, catch_all_last
 use crate::build::{bool_value, u32_value};
 use crate::class::Client;
 use crate::memo::Query;
+use crate::model::InNamespace;
 use crate::model::virtual_service::VirtualService;
+use crate::resource::{TypeUrl, canonical_bytes};
 use crate::scope::{VirtualServicesFor, settings};
 use crate::shared::ByPtr;
 use crate::view::View;
@@ -48,32 +54,34 @@ impl Query for RouteConfig {
     fn run(&self, view: &View<'_>) -> Arc<Resource> {
         let merged = view.get(&MergedGateway(self.router.clone()));
         let servers = merged.routes.get(&self.name).map_or(&[][..], Vec::as_slice);
-        let hosts = self.hosts(view, servers);
-        let mut virtual_hosts: Vec<VirtualHost> = collapse(hosts).iter().map(|host| host.build(view)).collect();
-        if virtual_hosts.is_empty() {
-            let port = servers.first().map_or(0, |b| b.server.port);
-            // Without routes every request is answered with 404.
-            virtual_hosts.push(VirtualHost {
-                name: format!("blackhole:{port}"),
-                domains: vec!["*".to_owned()],
-                ..VirtualHost::default()
-            });
-        }
-        virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
-        let config = RouteConfiguration {
+        let mut hosts = self.hosts(view, servers);
+        hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        let head = RouteConfiguration {
             name: self.name.to_string(),
-            virtual_hosts,
             validate_clusters: bool_value(false),
             ignore_port_in_host_matching: true,
             max_direct_response_body_size_bytes: u32_value(MAX_DIRECT_RESPONSE_BODY),
             ..RouteConfiguration::default()
         };
-        Arc::new(Resource::encode(self.name.clone(), &config))
+        let mut value = head.encode_to_vec();
+        for host in &hosts {
+            value.extend_from_slice(&view.get(host));
+        }
+        if hosts.is_empty() {
+            let port = servers.first().map_or(0, |b| b.server.port);
+            // Without routes every request is answered with 404.
+            value.extend_from_slice(&field(VirtualHost {
+                name: format!("blackhole:{port}"),
+                domains: vec!["*".to_owned()],
+                ..VirtualHost::default()
+            }));
+        }
+        Arc::new(Resource::from_value(self.name.clone(), TypeUrl::Route.as_str(), &value))
     }
 }
 
-/// A virtual host as planned.
-#[derive(Clone, PartialEq, Debug)]
+/// A virtual host as planned; as a query it is the encoded field of the route configuration.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Host {
     /// The first of its hosts, with the server's port.
     name: String,
@@ -82,72 +90,94 @@ struct Host {
     routes: Vec<VirtualServiceRoutes>,
 }
 
-impl Host {
-    fn build(&self, view: &View<'_>) -> VirtualHost {
+impl Query for Host {
+    type Out = Bytes;
+
+    fn run(&self, view: &View<'_>) -> Bytes {
         let routes: Vec<Route> = self.routes.iter().flat_map(|query| (*view.get(query)).clone()).collect();
         let requires = if self.redirects { TlsRequirementType::All } else { TlsRequirementType::None };
-        VirtualHost {
+        field(VirtualHost {
             name: self.name.clone(),
             domains: self.domains.iter().map(Hostname::to_string).collect(),
             routes: catch_all_last(routes),
             require_tls: requires.into(),
             include_request_attempt_count: true,
             ..VirtualHost::default()
-        }
+        })
     }
 }
 
+fn field(host: VirtualHost) -> Bytes {
+    canonical_bytes(&RouteConfiguration { virtual_hosts: vec![host], ..RouteConfiguration::default() }).into()
+}
+
+/// A host on its way, with indices of what it is routed by.
+struct Draft {
+    name: String,
+    redirects: bool,
+    routes: Vec<usize>,
+}
+
 impl RouteConfig {
-    fn hosts(&self, view: &View<'_>, servers: &[Bound]) -> BTreeMap<Hostname, Host> {
-        let mut out: BTreeMap<Hostname, Host> = BTreeMap::new();
+    fn hosts(&self, view: &View<'_>, servers: &[Bound]) -> Vec<Host> {
+        let mut drafts: BTreeMap<Hostname, Draft> = BTreeMap::new();
         // A virtual service has the same routes on all servers of a gateway: those for the first one's port.
         let mut built: Vec<VirtualServiceRoutes> = Vec::new();
+        let mut known: FxHashMap<(Name, InNamespace), usize> = FxHashMap::default();
         for bound in servers {
             let server = &bound.server;
             let gateway = bound.gateway.full_name();
             let client = &self.router.client;
+            let draft = |host: &Hostname| Draft {
+                name: format!("{host}:{}", server.port),
+                redirects: false,
+                routes: Vec::new(),
+            };
             let query = VirtualServicesFor { namespace: client.namespace.clone(), gateway: gateway.clone() };
             for vs in view.get(&query).iter() {
                 let hosts = intersection(bound, vs);
                 if hosts.is_empty() {
                     continue;
                 }
-                let known = built.iter().find(|b| b.gateway == gateway && b.virtual_service.key() == vs.key());
-                let query = known.cloned().unwrap_or_else(|| VirtualServiceRoutes {
-                    client: client.clone(),
-                    virtual_service: ByPtr(vs.clone()),
-                    gateway: gateway.clone(),
-                    port: server.port,
-                    tls: server.tls.is_some(),
-                });
-                if view.get(&query).is_empty() {
-                    continue;
-                }
-                if !built.contains(&query) {
-                    built.push(query.clone());
-                }
+                let at = match known.get(&(gateway.clone(), vs.key())) {
+                    Some(at) => *at,
+                    None => {
+                        let query = VirtualServiceRoutes {
+                            client: client.clone(),
+                            virtual_service: ByPtr(vs.clone()),
+                            gateway: gateway.clone(),
+                            port: server.port,
+                            tls: server.tls.is_some(),
+                        };
+                        if view.get(&query).is_empty() {
+                            continue;
+                        }
+                        built.push(query);
+                        known.insert((gateway.clone(), vs.key()), built.len() - 1);
+                        built.len() - 1
+                    }
+                };
                 for host in hosts {
-                    let entry = out.entry(host.clone()).or_insert_with(|| Host::new(&host, server.port));
-                    if !entry.routes.contains(&query) {
-                        entry.routes.push(query.clone());
+                    let entry = drafts.entry(host.clone()).or_insert_with(|| draft(&host));
+                    if !entry.routes.contains(&at) {
+                        entry.routes.push(at);
                     }
                     entry.redirects |= server.redirects();
                 }
             }
             if server.redirects() {
-                for host in &server.hosts {
-                    let host = &host.host;
-                    out.entry(host.clone()).or_insert_with(|| Host::new(host, server.port)).redirects = true;
+                for host in server.hosts.iter().map(|h| &h.host) {
+                    drafts.entry(host.clone()).or_insert_with(|| draft(host)).redirects = true;
                 }
             }
         }
-        out
-    }
-}
-
-impl Host {
-    fn new(host: &Hostname, port: u16) -> Self {
-        Self { name: format!("{host}:{port}"), domains: vec![host.clone()], redirects: false, routes: Vec::new() }
+        let hosts = collapse(drafts).into_iter().map(|(draft, domains)| Host {
+            name: draft.name,
+            domains,
+            redirects: draft.redirects,
+            routes: draft.routes.iter().filter_map(|at| built.get(*at).cloned()).collect(),
+        });
+        hosts.collect()
     }
 }
 
@@ -172,15 +202,16 @@ fn intersection(bound: &Bound, vs: &VirtualService) -> Vec<Hostname> {
 }
 
 /// Hosts with the same routes become one virtual host, named after the most specific one.
-fn collapse(hosts: BTreeMap<Hostname, Host>) -> Vec<Host> {
-    let mut sorted: Vec<Host> = hosts.into_values().collect();
-    let rank = |h: &Host| h.domains.first().map(|d| (d.is_wildcard(), std::cmp::Reverse(d.as_str().len()), d.clone()));
-    sorted.sort_by_key(rank);
-    let mut out: Vec<Host> = Vec::with_capacity(sorted.len());
-    for host in sorted {
-        match out.iter_mut().find(|known| known.redirects == host.redirects && known.routes == host.routes) {
-            Some(known) => known.domains.extend(host.domains),
-            None => out.push(host),
+fn collapse(drafts: BTreeMap<Hostname, Draft>) -> Vec<(Draft, Vec<Hostname>)> {
+    let mut sorted: Vec<(Hostname, Draft)> = drafts.into_iter().collect();
+    sorted.sort_by_key(|(host, _)| (host.is_wildcard(), Reverse(host.as_str().len())));
+    let mut out: Vec<(Draft, Vec<Hostname>)> = Vec::with_capacity(sorted.len());
+    let mut known: FxHashMap<(bool, Vec<usize>), usize> = FxHashMap::default();
+    for (host, draft) in sorted {
+        let at = *known.entry((draft.redirects, draft.routes.clone())).or_insert(out.len());
+        match out.get_mut(at) {
+            Some((_, domains)) => domains.push(host),
+            None => out.push((draft, vec![host])),
         }
     }
     out
