@@ -27,11 +27,13 @@ pub(crate) fn service(object: &core::Service, settings: &Settings) -> Lowered {
     if addresses.is_empty() {
         addresses.extend(spec.cluster_ip.as_deref().map(Name::from));
     }
+    // A manifest from a folder may not say its address yet: that is no headless service.
+    let headless = spec.cluster_ip.as_deref() == Some("None") || addresses.first().is_some_and(|ip| *ip == "None");
     addresses.retain(|ip| !ip.is_empty() && *ip != "None");
     let external_name = spec.external_name.as_deref().filter(|_| spec.type_.as_deref() == Some("ExternalName"));
     let resolution = match external_name {
         Some(name) => Resolution::Alias(name.trim_end_matches('.').into()),
-        None if addresses.is_empty() => Resolution::Passthrough,
+        None if headless => Resolution::Passthrough,
         None => Resolution::ClientSideLb,
     };
 
@@ -94,4 +96,26 @@ pub(crate) fn service(object: &core::Service, settings: &Settings) -> Lowered {
     };
     let id = ServiceId { key: row.key(), source: source.clone() };
     (vec![Row::Service(id, Arc::new(row))], told.diagnostics).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_service_that_says_none_is_headless() {
+        let resolution = |spec: &str| {
+            let text = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {spec}\n");
+            let parsed = mesh_api::document::parse(&"a.yaml".into(), &text);
+            let Some(mesh_api::Object::Service(object)) = parsed.objects().next() else { panic!("{parsed:?}") };
+            match service(object, &Settings::default()).rows.into_iter().next() {
+                Some(Row::Service(_, row)) => row.resolution.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(resolution("{clusterIP: None, ports: [{port: 80}]}"), Resolution::Passthrough);
+        assert_eq!(resolution("{clusterIP: 10.0.0.1, ports: [{port: 80}]}"), Resolution::ClientSideLb);
+        // As in a manifest that no apiserver has seen.
+        assert_eq!(resolution("{ports: [{port: 80}]}"), Resolution::ClientSideLb);
+    }
 }
