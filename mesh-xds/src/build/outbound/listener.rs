@@ -15,7 +15,6 @@ use crate::endpoints::EndpointsOf;
 use crate::memo::Query;
 use crate::model::virtual_service::VirtualService;
 use crate::model::{Port, Protocol, Registry, Resolution, Service, Settings};
-use crate::net::Cidr;
 use crate::resource::canonical_bytes;
 use crate::scope::{MESH, ScopedListener, settings};
 use crate::shared::Shared;
@@ -129,17 +128,22 @@ impl Planner<'_, '_> {
         if matches!(service.resolution, Resolution::Alias(_)) || port.protocol == Protocol::Udp {
             return;
         }
-        let is_proxy = port.protocol == Protocol::HttpProxy;
-        let http = port.protocol.is_http();
         if place.bind.is_empty() {
-            if !http {
-                for own in self.own_places(service, &place) {
-                    self.add(scoped, service, port, own);
+            if port.protocol.is_http() {
+                place.bind = self.wildcards.clone();
+            } else {
+                for own in self.own_addresses(service, &place) {
+                    self.add_at(scoped, service, port, own);
                 }
                 return;
             }
-            place.bind = self.wildcards.clone();
         }
+        self.add_at(scoped, service, port, place);
+    }
+
+    fn add_at(&mut self, scoped: &ScopedListener, service: &Shared<Service>, port: &Port, place: Place) {
+        let is_proxy = port.protocol == Protocol::HttpProxy;
+        let http = port.protocol.is_http();
         let Some(primary) = place.bind.first().cloned() else { return };
         let on_wildcard = self.wildcards.first() == Some(&primary);
         if !place.bind_to_port && on_wildcard && self.is_reserved(port.number) {
@@ -223,22 +227,26 @@ impl Planner<'_, '_> {
         }
     }
 
-    /// The virtual IPs of a service, each a place of its own, since another service may share just one of them. CIDRs are
-    /// conditions on the wildcard, which is also where a service without any address is.
-    fn own_places(&self, service: &Service, place: &Place) -> Vec<Place> {
+    /// Where the virtual IPs of a service are listened for. Those of a Kubernetes Service are one address in each IP
+    /// family; each address of a ServiceEntry stands alone, as another entry may have some of them too. CIDRs become
+    /// conditions on the wildcard.
+    fn own_addresses(&self, service: &Service, place: &Place) -> Vec<Place> {
         let usable = |a: &&Name| {
-            Cidr::parse(a).is_some_and(|c| if c.address.is_ipv4() { self.client.ipv4 } else { self.client.ipv6 })
+            crate::net::Cidr::parse(a)
+                .is_some_and(|c| if c.address.is_ipv4() { self.client.ipv4 } else { self.client.ipv6 })
         };
-        let own: Vec<Place> = service
-            .addresses
-            .iter()
-            .filter(usable)
-            .map(|a| match a.contains('/') {
-                true => Place { bind: self.wildcards.clone(), cidrs: vec![a.clone()], ..place.clone() },
-                false => Place { bind: vec![a.clone()], ..place.clone() },
-            })
-            .collect();
-        if own.is_empty() { vec![Place { bind: self.wildcards.clone(), ..place.clone() }] } else { own }
+        let mut usable = service.addresses.iter().filter(usable).cloned().peekable();
+        let at = |bind: Vec<Name>, cidrs: Vec<Name>| Place { bind, cidrs, ..place.clone() };
+        if usable.peek().is_none() {
+            return vec![at(self.wildcards.clone(), Vec::new())];
+        }
+        if service.registry == Registry::Kubernetes {
+            let families = if self.settings.features.flag("ISTIO_DUAL_STACK", false) { usize::MAX } else { 1 };
+            return vec![at(usable.take(families).collect(), Vec::new())];
+        }
+        usable
+            .map(|a| if a.contains('/') { at(self.wildcards.clone(), vec![a]) } else { at(vec![a], Vec::new()) })
+            .collect()
     }
 
     fn is_reserved(&self, port: u16) -> bool {
