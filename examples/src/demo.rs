@@ -294,8 +294,11 @@ fn keep(gateway: Ipv4Addr, config: &Path) -> Result<(), String> {
     ))
 }
 
-/// Results go to standard output, progress to standard error.
-fn say(text: &str) -> Result<(), String> {
+/// Says a result: these go to standard output, progress to standard error.
+///
+/// # Errors
+/// Nobody listens.
+pub fn say(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))
 }

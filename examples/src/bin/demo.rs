@@ -34,6 +34,8 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Role {
+    /// Print the path of the Envoy that would be used, fetching it where none is at hand
+    FetchEnvoy,
     #[command(hide = true)]
     Inside {
         #[arg(long)]
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
     let code = runtime.block_on(async {
         let done = match cli.role {
             None => return outside(&cli.options).await,
+            Some(Role::FetchEnvoy) => tools::envoy_binary().and_then(|envoy| demo::say(&envoy.display().to_string())),
             Some(Role::App { part, pod }) => bookinfo::serve(part, pod, ([0, 0, 0, 0], bookinfo::PORT).into())
                 .await
                 .map_err(|error| error.to_string()),

@@ -153,6 +153,6 @@ fn corpus() {
             }
         }
     }
-    eprintln!("corpus iptables: {} of {checks}", checks - failed.len());
+    eprintln!("iptables: {} of {checks}", checks - failed.len());
     assert!(failed.is_empty() && checks > 0, "{}", failed.join("\n"));
 }
