@@ -113,3 +113,6 @@ impl InboundListeners {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
