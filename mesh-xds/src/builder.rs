@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::build::endpoints::ClientEndpoints;
-use crate::build::gateway::{GatewayListeners, GatewayRoutes, GatewaySecrets, Router};
+use crate::build::endpoints::{ClientEndpoints, SniDnatEndpoints};
+use crate::build::gateway::{AutoPassthrough, GatewayListeners, GatewayRoutes, GatewaySecrets, Router};
 use crate::build::inbound::{InboundClusters, InboundListeners};
-use crate::build::outbound::clusters::OutboundClusters;
+use crate::build::outbound::clusters::{OutboundClusters, SniDnatClusters};
 use crate::build::outbound::{OutboundListeners, OutboundRoutes};
 use crate::class::{Class, ClassOf};
 use crate::memo::{Memo, Query, Stats};
@@ -69,11 +69,19 @@ impl Query for ResourcesOf {
         match self.kind {
             TypeUrl::Cluster => {
                 out.extend(view.get(&OutboundClusters(client.clone())).iter().cloned());
+                if router && *view.get(&AutoPassthrough(gateway())) {
+                    out.extend(view.get(&SniDnatClusters(client.clone())).iter().cloned());
+                }
                 if sidecar {
                     out.extend(view.get(&InboundClusters(self.class.server.clone())).iter().cloned());
                 }
             }
-            TypeUrl::Endpoint => out.extend(view.get(&ClientEndpoints(client.clone())).iter().cloned()),
+            TypeUrl::Endpoint => {
+                out.extend(view.get(&ClientEndpoints(client.clone())).iter().cloned());
+                if router && *view.get(&AutoPassthrough(gateway())) {
+                    out.extend(view.get(&SniDnatEndpoints(client.clone())).iter().cloned());
+                }
+            }
             TypeUrl::Listener if sidecar => {
                 out.extend(view.get(&OutboundListeners(client.clone())).iter().cloned());
                 out.extend(view.get(&InboundListeners(self.class.server.clone())).iter().cloned());

@@ -35,7 +35,7 @@ pub(crate) use tls::{FileSource, file_secret, mesh_secret, transport_socket};
 
 use crate::model::destination_rule::{DestinationRule, Origin, Subset, TrafficPolicy, Tunnel, TunnelProtocol};
 pub use crate::model::peer_authentication::MtlsMode;
-use crate::model::{Endpoint, Labels, Locality, Port, Registry, Resolution, Service, TargetPort, selects};
+use crate::model::{Endpoint, Labels, Locality, Port, Protocol, Registry, Resolution, Service, TargetPort, selects};
 use crate::proxy::ProxyType;
 
 /// The part of a proxy that makes a difference to clusters.
@@ -149,6 +149,9 @@ pub(crate) fn discovery(service: &Service, kind: ProxyType) -> Option<Discovery>
 impl Outbound<'_> {
     /// The cluster of the port and those of the rule's subsets. None where Envoy could not resolve a single name.
     pub fn clusters(&self) -> Vec<Cluster> {
+        if self.port.protocol == Protocol::Udp {
+            return Vec::new();
+        }
         let Some(discovery) = discovery(self.service, self.traits.kind) else { return Vec::new() };
         let base = self.rule.and_then(|rule| rule.policy_for_port(self.port.number));
         let base = TrafficPolicy::with_defaults(

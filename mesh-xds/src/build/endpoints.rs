@@ -11,7 +11,8 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use mesh_api::Name;
 
 use super::cluster::{
-    Caller, Discovery, Group, discovery, effective_locality, needs_failover, outbound_name, prioritize,
+    Caller, Discovery, Group, Mode, discovery, effective_locality, needs_failover, outbound_name, prioritize,
+    sni_dnat_name,
 };
 use super::defaults::MeshDefaults;
 use super::destination;
@@ -21,7 +22,7 @@ use crate::class::Client;
 use crate::endpoints::EndpointsOf;
 use crate::memo::Query;
 use crate::model::destination_rule::{DestinationRule, LocalityLb, TrafficPolicy};
-use crate::model::{Endpoint, Health, Labels, Locality, Service, selects};
+use crate::model::{Endpoint, Health, Labels, Locality, Protocol, Service, selects};
 use crate::proxy::ProxyType;
 use crate::scope::ScopeOf;
 use crate::shared::ByPtr;
@@ -34,15 +35,33 @@ pub struct ClientEndpoints(pub Client);
 impl Query for ClientEndpoints {
     type Out = Vec<Arc<Resource>>;
     fn run(&self, view: &View<'_>) -> Self::Out {
-        let scope = view.get(&ScopeOf::client(&self.0));
-        let mut out = Vec::new();
-        for service in scope.services.iter().filter(|s| discovery(s, self.0.kind) == Some(Discovery::Eds)) {
-            let rule = destination::outbound(view, &self.0, service).map(ByPtr);
-            let query = ServiceEndpoints::new(view, service, rule, &self.0);
-            out.extend(view.get(&query).iter().cloned());
-        }
-        out
+        of_scope(view, &self.0, Mode::Client)
     }
+}
+
+/// The endpoints of the clusters that a gateway passes mesh mTLS on to by server name.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct SniDnatEndpoints(pub Client);
+
+impl Query for SniDnatEndpoints {
+    type Out = Vec<Arc<Resource>>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        of_scope(view, &self.0, Mode::SniDnat)
+    }
+}
+
+fn of_scope(view: &View<'_>, client: &Client, mode: Mode) -> Vec<Arc<Resource>> {
+    let scope = view.get(&ScopeOf::client(client));
+    let mut out = Vec::new();
+    for service in scope.services.iter().filter(|s| discovery(s, client.kind) == Some(Discovery::Eds)) {
+        if mode == Mode::SniDnat && service.mesh_external {
+            continue;
+        }
+        let rule = destination::outbound(view, client, service).map(ByPtr);
+        let query = ServiceEndpoints::new(view, service, rule, client, mode);
+        out.extend(view.get(&query).iter().cloned());
+    }
+    out
 }
 
 /// Where a client stands, as far as it matters to the endpoints of a service.
@@ -64,6 +83,8 @@ struct ServiceEndpoints {
     place: Option<Place>,
     /// The client's node, for services that stay on it.
     node: Name,
+    /// For whom.
+    mode: Mode,
 }
 
 impl ServiceEndpoints {
@@ -72,6 +93,7 @@ impl ServiceEndpoints {
         service: &crate::Shared<Service>,
         rule: Option<ByPtr<DestinationRule>>,
         client: &Client,
+        mode: Mode,
     ) -> Self {
         let mesh = view.get(&MeshDefaults);
         let policies = || {
@@ -91,7 +113,7 @@ impl ServiceEndpoints {
             node: client.node.clone(),
         });
         let node = if service.node_local { client.node.clone() } else { Name::default() };
-        Self { service: ByPtr(service.clone()), rule, kind: client.kind, place, node }
+        Self { service: ByPtr(service.clone()), rule, kind: client.kind, place, node, mode }
     }
 }
 
@@ -103,20 +125,27 @@ impl Query for ServiceEndpoints {
         let mesh = view.get(&MeshDefaults);
         let none = Labels::new();
         let mut out = Vec::new();
-        for port in &self.service.ports {
+        for port in self.service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
             let base = self.rule.as_ref().and_then(|rule| rule.policy_for_port(port.number));
             let subsets = self.rule.iter().flat_map(|rule| rule.subsets.iter());
             let of_subsets = subsets.map(|s| {
                 (s.name.as_str(), &s.labels, self.rule.as_ref().and_then(|r| r.policy_for_subset(s, port.number)))
             });
             for (subset, labels, policy) in std::iter::once(("", &none, base)).chain(of_subsets) {
+                if policy.as_ref().is_some_and(|p| p.is_passthrough()) {
+                    continue;
+                }
                 let chosen: Vec<&Endpoint> = all
                     .iter()
                     .filter(|e| e.service_port == port.name && selects(labels, &e.labels))
                     .filter(|e| e.health != Health::Draining)
                     .filter(|e| self.node.is_empty() || e.node == self.node)
                     .collect();
-                let name = outbound_name(port.number, subset, self.service.hostname.as_str());
+                let host = self.service.hostname.as_str();
+                let name = match self.mode {
+                    Mode::Client => outbound_name(port.number, subset, host),
+                    Mode::SniDnat => sni_dnat_name(port.number, subset, host),
+                };
                 let groups = self.groups(&chosen, policy.as_deref(), mesh.locality.as_ref());
                 out.push(Arc::new(encode(name, &chosen, &groups)));
             }

@@ -17,6 +17,7 @@ use envoy_types::pb::envoy::config::listener::v3::{
     AdditionalAddress, FilterChain, FilterChainMatch, Listener, ListenerFilter,
 };
 use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
+use mesh_api::networking::ServerTlsMode;
 use mesh_api::{Diagnostic, Name};
 
 use crate::Resource;
@@ -72,6 +73,19 @@ impl Query for MergedGateway {
             all.chain(of_ingresses.iter()).filter_map(|gateway| merge::select(view, gateway, &self.0)).collect()
         };
         merge::merge(selected)
+    }
+}
+
+/// True when a router passes mesh mTLS on by server name, to clusters of their own.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct AutoPassthrough(pub(crate) Router);
+
+impl Query for AutoPassthrough {
+    type Out = bool;
+    fn run(&self, view: &View<'_>) -> bool {
+        let merged = view.get(&MergedGateway(self.0.clone()));
+        let mut servers = merged.ports.iter().flat_map(|port| &port.servers);
+        servers.any(|b| b.server.tls.as_ref().is_some_and(|tls| tls.mode == ServerTlsMode::AutoPassthrough))
     }
 }
 

@@ -24,27 +24,44 @@ pub struct OutboundClusters(pub Client);
 impl Query for OutboundClusters {
     type Out = Vec<Arc<Resource>>;
     fn run(&self, view: &View<'_>) -> Self::Out {
-        let scope = view.get(&super::scope(&self.0));
-        let traits = traits(&self.0);
-        let mut out = Vec::new();
-        for service in &scope.services {
-            if matches!(service.resolution, Resolution::Alias(_)) {
-                continue;
-            }
-            let rule = destination::outbound(view, &self.0, service).map(ByPtr);
-            let traits = match service.resolution {
-                // Names resolve to endpoints within the cluster itself, so the caller's place counts here and not in EDS.
-                Resolution::DnsLb | Resolution::DnsRoundRobinLb => {
-                    Traits { locality: self.0.locality.clone(), labels: self.0.labels.clone(), ..traits.clone() }
-                }
-                _ => traits.clone(),
-            };
-            let query = ServiceClusters { service: ByPtr(service.clone()), rule, traits };
-            out.extend(view.get(&query).iter().cloned());
-        }
-        out.extend(view.get(&SpecialClusters { traits }).iter().cloned());
+        let mut out = of_scope(view, &self.0, Mode::Client);
+        out.extend(view.get(&SpecialClusters { traits: traits(&self.0) }).iter().cloned());
         out
     }
+}
+
+/// The clusters that a gateway passes mesh mTLS on to by server name (AUTO_PASSTHROUGH).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct SniDnatClusters(pub Client);
+
+impl Query for SniDnatClusters {
+    type Out = Vec<Arc<Resource>>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        of_scope(view, &self.0, Mode::SniDnat)
+    }
+}
+
+fn of_scope(view: &View<'_>, client: &Client, mode: Mode) -> Vec<Arc<Resource>> {
+    let scope = view.get(&super::scope(client));
+    let traits = traits(client);
+    let mut out = Vec::new();
+    for service in &scope.services {
+        let outside = mode == Mode::SniDnat && service.mesh_external;
+        if outside || matches!(service.resolution, Resolution::Alias(_)) {
+            continue;
+        }
+        let rule = destination::outbound(view, client, service).map(ByPtr);
+        let traits = match service.resolution {
+            // Names resolve to endpoints within the cluster itself, so the caller's place counts here and not in EDS.
+            Resolution::DnsLb | Resolution::DnsRoundRobinLb => {
+                Traits { locality: client.locality.clone(), labels: client.labels.clone(), ..traits.clone() }
+            }
+            _ => traits.clone(),
+        };
+        let query = ServiceClusters { service: ByPtr(service.clone()), rule, traits, mode };
+        out.extend(view.get(&query).iter().cloned());
+    }
+    out
 }
 
 /// The clusters of one service for all proxies that follow the same rule.
@@ -53,6 +70,7 @@ struct ServiceClusters {
     service: ByPtr<Service>,
     rule: Option<ByPtr<DestinationRule>>,
     traits: Traits,
+    mode: Mode,
 }
 
 impl ServiceClusters {
@@ -93,7 +111,7 @@ impl Query for ServiceClusters {
                 endpoints: &of_port,
                 subject_alt_names: &self.service.subject_alt_names,
                 mtls: self.mtls(view, port),
-                mode: Mode::Client,
+                mode: self.mode,
                 defaults: &defaults,
                 traits: &self.traits,
             }
