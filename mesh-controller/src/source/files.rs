@@ -333,7 +333,8 @@ impl Core {
                 manifest || !plain || linked
             }
             What::Changed | What::Lost => {
-                known || linked || self.watch.as_ref().is_some_and(|watch| watch.watches(&path))
+                let watched = self.watch.as_mut().is_some_and(|watch| watch.forget(&path));
+                known || linked || watched
             }
         }
     }

@@ -232,6 +232,27 @@ async fn a_rename_touches_no_object() {
 }
 
 #[tokio::test]
+async fn a_folder_that_was_away_for_a_moment_is_followed_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, away) = (folder.path().join("x"), folder.path().join("w"));
+    fs::create_dir_all(here.join("y")).unwrap();
+    fs::write(here.join("y/a.yaml"), manifest("a", "0")).unwrap();
+    let mut source = Files::new([folder.path().to_owned()]).rescan(Duration::from_secs(3600));
+    let mut seen = Seen::default();
+    seen.until(&mut source, "the initial sync", |seen| seen.synced).await;
+    for value in 1..20 {
+        let value = value.to_string();
+        // Back under its name, and the same folder, before anybody could look.
+        fs::rename(&here, &away).unwrap();
+        fs::rename(&away, &here).unwrap();
+        // Let it look, which finds nothing new.
+        let _ = tokio::time::timeout(Duration::from_millis(20), source.next()).await;
+        fs::write(here.join("y/a.yaml"), manifest("a", &value)).unwrap();
+        seen.until(&mut source, "an edit in it", |seen| seen.value("a") == Some(&value)).await;
+    }
+}
+
+#[tokio::test]
 async fn of_two_definitions_the_later_counts_until_it_goes() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -77,8 +77,15 @@ impl Watch {
         Ok(any_new)
     }
 
-    pub(super) fn watches(&self, folder: &Path) -> bool {
-        self.folders.contains_key(folder)
+    /// A path is gone, or another has its name: its watches, and those below it, must be set anew. True if there were any.
+    pub(super) fn forget(&mut self, path: &Path) -> bool {
+        let below: Vec<PathBuf> = self.folders.keys().filter(|folder| folder.starts_with(path)).cloned().collect();
+        for folder in &below {
+            // The watcher has let go of it already, where the kernel told.
+            let _ = self.watcher.unwatch(folder);
+            self.folders.remove(folder);
+        }
+        !below.is_empty()
     }
 }
 
