@@ -34,6 +34,8 @@ pub struct Options {
 
 /// The port of the control plane on the node.
 const XDS_PORT: u16 = 15010;
+/// Where the control plane counts what proxies refused.
+const METRICS: &str = "http://127.0.0.1:15014/metrics";
 /// Weights may be off by this much, in points.
 const TOLERANCE: f64 = 2.0;
 /// Or by this many standard deviations, where few requests make that more: Envoy draws a lot for each request.
@@ -191,6 +193,12 @@ async fn mesh(options: &Options) -> Result<(), String> {
     let replies = traffic.send(options.requests, |done| progress.say(&format!("{done} requests"))).await;
     judge(&replies, &asked, &mut problems)?;
     nodelet.all_alive()?;
+    let (_, metrics) = http::get(METRICS).await?;
+    let rejected = rejected(&String::from_utf8_lossy(&metrics));
+    say(&format!("\n{rejected} of the control plane's responses were rejected by an Envoy"))?;
+    if rejected > 0 {
+        problems.push(format!("{rejected} responses were rejected by an Envoy; meshd.log says which and why"));
+    }
 
     if options.keep {
         keep(gateway, &config, options.one_user)?;
@@ -271,6 +279,12 @@ fn judge(replies: &Replies, asked: &BTreeMap<String, f64>, problems: &mut Vec<St
     Ok(())
 }
 
+/// How many responses proxies refused, by the control plane's metrics.
+fn rejected(metrics: &str) -> u64 {
+    let samples = metrics.lines().filter(|line| line.starts_with("pilot_total_xds_rejects"));
+    samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
 /// How far from a share of `want` percent that of `count` requests may be, in points.
 fn tolerance(want: f64, count: usize) -> f64 {
     let share = want / 100.0;
@@ -327,6 +341,13 @@ mod tests {
         assert_eq!(asked(manifests()), of(80.0, 20.0, 0.0));
         assert_eq!(asked(edits()), of(50.0, 0.0, 50.0));
         assert!(asked_for(&[], "reviews").is_err());
+    }
+
+    #[test]
+    fn rejections_are_summed_over_types() {
+        let metrics = "# TYPE pilot_total_xds_rejects counter\npilot_total_xds_rejects{type=\"rds\"} 2\n\
+                       pilot_total_xds_rejects{type=\"lds\"} 1\npilot_xds_pushes{type=\"rds\"} 13\n";
+        assert_eq!((rejected(metrics), rejected("")), (3, 0));
     }
 
     #[test]
