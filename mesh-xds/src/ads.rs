@@ -1,7 +1,7 @@
 //! One ADS stream as a state machine: requests, snapshots and ticks go in, responses and events come out.
 //!
 //! It exists without a socket and without a clock so that every rule of the protocol is a script of inputs and outputs.
-//! State of the world and delta are two faces of the same machine: what a client has of a type is known ([`watch`]), so
+//! State of the world and delta are two faces of the same machine: what a client has of a type is known (`watch`), so
 //! what it is sent is the difference to what it should have, written in one form or the other.
 //!
 //! # The rules
@@ -22,6 +22,8 @@ mod watch;
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod tests;
 
