@@ -59,8 +59,9 @@ fn inbound(more: &str, metadata: &[(&str, &str)]) -> (Vec<Listener>, Vec<Cluster
     proxy.metadata.extend(metadata.iter().map(|(k, v)| ((*k).into(), (*v).into())));
     let (builder, proxy) = (Builder::default(), Arc::new(proxy));
     let all = |kind| builder.build(&snapshot, &proxy, kind);
-    let listeners = all(TypeUrl::Listener).iter().map(|r| r.decode::<Listener>().expect("listener"));
-    let mut listeners: Vec<_> = listeners.filter(|l| l.traffic_direction == 1).collect();
+    let mut listeners: Vec<_> =
+        all(TypeUrl::Listener).iter().map(|r| r.decode::<Listener>().expect("listener")).collect();
+    listeners.retain(|l| l.traffic_direction == 1);
     let clusters: Vec<_> = all(TypeUrl::Cluster).iter().map(|r| r.decode::<Cluster>().expect("cluster")).collect();
     let mut asked = clusters.clone();
     asked.retain(|c| c.eds_cluster_config.is_none());
