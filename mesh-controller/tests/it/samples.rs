@@ -20,6 +20,51 @@ const BASES: [(&str, &[&str]); 2] = [
     ),
 ];
 
+/// The benchmarks are templates for many services; a few show what an Envoy thinks of them as well.
+const SERVICES: usize = 20;
+
+#[test]
+fn every_proxy_of_every_benchmark() {
+    let Some(folder) = corpus::folder("benchmarks", "samples/benchmarks") else { return };
+    let envoy = crate::envoy::binary("benchmarks, validation by Envoy");
+    let sizes: BTreeMap<String, Value> =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("sizes.json")).unwrap()).unwrap();
+    let mut score = Score::default();
+    for (name, size) in &sizes {
+        let template = std::fs::read_to_string(folder.join(format!("{name}.yaml"))).unwrap();
+        let documents = vec![("benchmark.yaml", expand(&template))];
+        let labels = json!({"istio": "ingressgateway", "istio.io/benchmark": "true"});
+        let proxy = json!({"type": size["proxy"], "id": "proxy.default", "ips": ["1.1.1.1"], "namespace": "default",
+                           "labels": labels, "metadata": {}, "istioVersion": "1.31.0"});
+        let dump = pipeline::dump(&Input { documents, mesh_config: "", env: &BTreeMap::new(), proxy: &proxy });
+        let found = violations(&dump.json, &proxy);
+        score.check("benchmarks", name, if found.is_empty() { Ok(()) } else { Err(found.join("; ")) });
+        if let Some(envoy) = &envoy {
+            score.check("benchmarks-envoy", name, crate::envoy::validate(envoy, &dump.json));
+        }
+    }
+    score.finish(include_str!("samples.score"));
+}
+
+/// As much of Go's templates as the benchmarks use: `range $i := until .Services`, `{{$i}}`, `{{mod $i 255}}`, `{{div $i 255}}`.
+fn expand(template: &str) -> String {
+    let range = regex::Regex::new(r"(?s)\{\{- range \$(\w) := until \.\w+ \}\}(.*?)\{\{- end \}\}").unwrap();
+    let call = regex::Regex::new(r"\{\{(mod|div) \$\w (\S+?) ?\}\}").unwrap();
+    let loops = range.replace_all(template, |found: &regex::Captures<'_>| {
+        let (variable, body) = (format!("{{{{${}}}}}", &found[1]), &found[2]);
+        let one = |i: usize| {
+            let calls = call.replace_all(body, |found: &regex::Captures<'_>| {
+                let by = found[2].parse().unwrap_or(SERVICES);
+                (if &found[1] == "mod" { i % by } else { i / by }).to_string()
+            });
+            calls.replace(&variable, &i.to_string())
+        };
+        (0..SERVICES).map(one).collect::<String>()
+    });
+    assert!(!loops.contains("{{"), "a template uses more than is known here: {loops:.2000}");
+    loops.into_owned()
+}
+
 #[test]
 fn every_proxy_of_every_sample() {
     let Some(root) = corpus::folder("samples", "samples") else { return };

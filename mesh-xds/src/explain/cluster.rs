@@ -82,6 +82,7 @@ type Found = Vec<(Endpoint, Option<Metadata>)>;
 fn endpoints(resources: &Resources, request: &Request, cluster: &Cluster) -> (Found, &'static str) {
     let kind = match &cluster.cluster_discovery_type {
         Some(ClusterDiscoveryType::Type(t)) => DiscoveryType::try_from(*t).ok(),
+        Some(ClusterDiscoveryType::ClusterType(t)) if t.name == "envoy.clusters.dns" => Some(DiscoveryType::StrictDns),
         Some(ClusterDiscoveryType::ClusterType(_)) => None,
         None => Some(DiscoveryType::Static),
     };
