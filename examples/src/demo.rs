@@ -253,6 +253,9 @@ async fn settle(traffic: &Traffic, nodelet: &mut Nodelet) -> Result<(), String> 
 /// Compares what came with what was asked for, and shows it.
 fn judge(replies: &Replies, asked: &BTreeMap<String, f64>, problems: &mut Vec<String>) -> Result<(), String> {
     let good: usize = replies.versions.values().sum();
+    if good == 0 {
+        problems.push("no request had a good reply".to_owned());
+    }
     for version in asked.keys().chain(replies.versions.keys().filter(|version| !asked.contains_key(*version))) {
         let count = replies.versions.get(version).copied().unwrap_or_default();
         // Counts are far below 2^52.
