@@ -199,28 +199,32 @@ fn inline_endpoints(cluster: &Value) -> Vec<String> {
     endpoints.map(address).collect()
 }
 
-/// What must not matter: the order of documents, how they are spread over files, and a namespace that keeps to itself.
+/// What must not matter: the order of documents, how they are spread over files, in which form and served version they are
+/// written, and a namespace that keeps to itself.
 fn relations(scenario: &Scenario, dump: &Dump) -> Result<(), String> {
-    let mut single: Vec<(&str, String)> = Vec::new();
-    for (_, text) in scenario.input().documents {
-        single.extend(text.split("\n---").map(|one| ("one.yaml", one.to_owned())));
-    }
-    single.reverse();
-    let reordered = pipeline::dump(&Input { documents: single, ..scenario.input() });
-    if reordered.json != dump.json {
-        return Err(format!(
-            "another order of documents gives something else: {}",
-            difference(&dump.json, &reordered.json)
-        ));
-    }
-    let mut more = scenario.input();
-    more.documents.push(("unrelated.yaml", UNRELATED.to_owned()));
-    let with_more = pipeline::dump(&more);
-    if with_more.json != dump.json {
-        return Err(format!(
-            "an unrelated namespace gives something else: {}",
-            difference(&dump.json, &with_more.json)
-        ));
+    let documents = scenario.input().documents;
+    let split = documents.iter().flat_map(|(_, text)| text.split("\n---").map(|one| ("one.yaml", one.to_owned())));
+    let raw = documents.iter().flat_map(|(_, text)| mesh_api::document::raw(&"all.yaml".into(), text));
+    let json = raw.flatten().map(|d| ("one.json", d.node.to_json().to_string())).collect();
+    let older = |text: &String| {
+        ["networking", "security", "telemetry"].iter().fold(text.clone(), |text, group| {
+            text.replace(&format!("{group}.istio.io/v1\n"), &format!("{group}.istio.io/v1beta1\n"))
+        })
+    };
+    let mut more = documents.clone();
+    more.push(("unrelated.yaml", UNRELATED.to_owned()));
+    let variants = [
+        ("the same again", documents.clone()),
+        ("another order of documents", split.collect::<Vec<_>>().into_iter().rev().collect()),
+        ("the documents as JSON", json),
+        ("another served version", documents.iter().map(|(file, text)| (*file, older(text))).collect()),
+        ("an unrelated namespace", more),
+    ];
+    for (what, documents) in variants {
+        let other = pipeline::dump(&Input { documents, ..scenario.input() });
+        if other.json != dump.json {
+            return Err(format!("{what} gives something else: {}", difference(&dump.json, &other.json)));
+        }
     }
     Ok(())
 }
