@@ -14,6 +14,7 @@ pub mod inbound;
 mod lookup;
 pub mod outbound;
 pub mod route;
+pub mod secrets;
 
 use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress, address, socket_address};
 use envoy_types::pb::envoy::config::listener::v3::{Filter, ListenerFilter, filter, listener_filter};

@@ -8,6 +8,7 @@ use crate::build::gateway::{AutoPassthrough, GatewayListeners, GatewayRoutes, Ga
 use crate::build::inbound::{InboundClusters, InboundListeners};
 use crate::build::outbound::clusters::{OutboundClusters, SniDnatClusters};
 use crate::build::outbound::{OutboundListeners, OutboundRoutes};
+use crate::build::secrets::ClientSecrets;
 use crate::class::{Class, ClassOf};
 use crate::memo::{Memo, Query, Stats};
 use crate::proxy::{Proxy, ProxyType};
@@ -89,7 +90,12 @@ impl Query for ResourcesOf {
             TypeUrl::Route if sidecar => out.extend(view.get(&OutboundRoutes(client.clone())).iter().cloned()),
             TypeUrl::Listener if router => out.extend(view.get(&GatewayListeners(gateway())).iter().cloned()),
             TypeUrl::Route if router => out.extend(view.get(&GatewayRoutes(gateway())).iter().cloned()),
-            TypeUrl::Secret if router => out.extend(view.get(&GatewaySecrets(gateway())).iter().cloned()),
+            TypeUrl::Secret => {
+                out.extend(view.get(&ClientSecrets(client.clone())).iter().cloned());
+                if router {
+                    out.extend(view.get(&GatewaySecrets(gateway())).iter().cloned());
+                }
+            }
             _ => {}
         }
         ResourceSet::new(out)

@@ -7,7 +7,7 @@
 mod chains;
 pub mod merge;
 mod routes;
-pub mod secrets;
+mod secrets;
 mod tls;
 
 use std::sync::Arc;

@@ -461,6 +461,20 @@ fn secrets_go_to_their_own_namespace_only() {
 }
 
 #[test]
+fn credentials_of_rules_are_served_too() {
+    let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: istio-system}\nspec: \
+                 {hosts: [e.com], resolution: DNS, ports: [{number: 443, name: https, protocol: HTTP}]}\n";
+    let rule = "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: e, namespace: istio-system}\nspec: \
+                {host: e.com, trafficPolicy: {portLevelSettings: [{port: {number: 443}, tls: {mode: MUTUAL, credentialName: c}}]}}\n";
+    let secret = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: c, namespace: NS}\nstringData: {tls.crt: a, tls.key: b, ca.crt: d}\n";
+    for (namespace, names) in [("istio-system", &["kubernetes://c", "kubernetes://c-cacert"][..]), ("default", &[])] {
+        let yaml = [entry, rule, &secret.replace("NS", namespace)].concat();
+        let secrets = build(&snapshot(&yaml, Settings::default()), TypeUrl::Secret);
+        assert_eq!(secrets.iter().map(|r| r.name().to_string()).collect::<Vec<_>>(), names);
+    }
+}
+
+#[test]
 fn ingresses_share_hosts_with_the_routes_of_all() {
     let ingress = |name: &str, created: &str, path: &str| {
         format!(
