@@ -31,6 +31,13 @@ impl Drop for Ended {
 
 #[test]
 fn runs_an_envoy_to_its_end() {
+    for on_zero in [false, true] {
+        run(on_zero);
+    }
+}
+
+/// `on_zero`: drain until no client is connected, rather than for a time that here would be too long for the test.
+fn run(on_zero: bool) {
     let Some(envoy) = std::env::var_os("ENVOY_PATH") else {
         eprintln!("SKIPPED runs_an_envoy_to_its_end: ENVOY_PATH names no Envoy");
         return;
@@ -38,7 +45,7 @@ fn runs_an_envoy_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let (admin, status) = (free_port(), free_port());
     let config = serde_json::json!({
-        "configPath": folder.path(), "proxyAdminPort": admin, "statusPort": status, "terminationDrainDuration": "0.1s",
+        "configPath": folder.path(), "proxyAdminPort": admin, "statusPort": status, "terminationDrainDuration": if on_zero { "3600s" } else { "0.1s" },
         "discoveryAddress": format!("127.0.0.1:{}", free_port()), "concurrency": 1,
     });
     let mut agent = Command::new(env!("CARGO_BIN_EXE_mesh-agent"))
@@ -46,6 +53,8 @@ fn runs_an_envoy_to_its_end() {
         .current_dir(folder.path())
         .env("ENVOY_PATH", envoy)
         .env("PROXY_CONFIG", config.to_string())
+        .env("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", on_zero.to_string())
+        .env("MINIMUM_DRAIN_DURATION", "0.2s")
         .env("POD_NAME", "a")
         .env("POD_NAMESPACE", "b")
         .env("ENVOY_STATUS_PORT", free_port().to_string())
