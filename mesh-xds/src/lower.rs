@@ -47,7 +47,7 @@ pub(crate) fn object(object: &Object, settings: &Arc<Settings>) -> Lowered {
         Object::WorkloadEntry(o) => workload::workload_entry(o),
         Object::DestinationRule(o) => destination_rule::lower(o, settings),
         Object::PeerAuthentication(o) => peer_authentication::lower(o),
-        Object::Sidecar(o) => sidecar::sidecar(o),
+        Object::Sidecar(o) => sidecar::sidecar(o, settings),
         Object::Gateway(o) => gateway::gateway(o),
         Object::Ingress(o) => ingress::ingress(o),
         Object::Secret(o) => secret::secret(o),

@@ -13,6 +13,7 @@ use mesh_api::{Diagnostic, Name, Object, ObjectRef};
 
 pub use table::{Dep, Table, TableKey};
 
+use crate::build::cluster::Defaults;
 use crate::lower;
 use crate::model::{
     self, ByIp, Endpoint, InNamespace, Labels, Service, ServiceId, Settings, Slice, SliceKey, Workload,
@@ -150,7 +151,7 @@ impl Snapshot {
     /// from here on; everything else in the settings may change by [`Change::Settings`].
     pub fn new(settings: Settings) -> Self {
         let mut snapshot = Self::empty();
-        snapshot.put(Row::Settings((), Arc::new(settings)), &mut Vec::new());
+        snapshot.set_settings(Arc::new(settings), &mut Vec::new());
         snapshot
     }
 
@@ -163,7 +164,7 @@ impl Snapshot {
             match change {
                 Change::Upsert(object) => next.upsert(&object, &mut deps),
                 Change::Delete(object) => next.own(&object, Vec::new(), Vec::new(), &mut deps),
-                Change::Settings(settings) => next.put(Row::Settings((), settings), &mut deps),
+                Change::Settings(settings) => next.set_settings(settings, &mut deps),
             }
         }
         if !deps.is_empty() {
@@ -176,6 +177,12 @@ impl Snapshot {
             next.history.push_back(self.changes.clone());
         }
         next
+    }
+
+    fn set_settings(&mut self, settings: Arc<Settings>, deps: &mut Vec<Dep>) {
+        let (_, diagnostics) = Defaults::lower(&settings);
+        self.own(&ObjectRef::new("MeshConfig", "", "mesh"), Vec::new(), diagnostics, deps);
+        self.put(Row::Settings((), settings), deps);
     }
 
     fn upsert(&mut self, object: &Object, deps: &mut Vec<Dep>) {

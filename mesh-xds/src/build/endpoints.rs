@@ -222,7 +222,6 @@ fn endpoint(endpoint: &Endpoint) -> LbEndpoint {
         health_status: health as i32,
         load_balancing_weight: u32_value(endpoint.weight.max(1)),
         metadata: (!endpoint.tls_mode.is_empty()).then(|| tls_mode(&endpoint.tls_mode)),
-        ..Default::default()
     }
 }
 

@@ -13,14 +13,14 @@ use mesh_api::mesh::InboundTrafficPolicyMode;
 use mesh_api::types::Duration;
 use mesh_api::{FieldPath, Name};
 
-use super::plan::{sidecar, sidecar_pool, wildcards};
+use super::plan::{serves_services, sidecar, sidecar_pool, wildcards};
 use crate::Resource;
 use crate::build::authn::has_identity;
 use crate::build::cluster::special::{inbound_passthrough, loopback_source};
 use crate::build::cluster::{Defaults, Draft, IpFamily, Traits, inbound_name, stat_name, wire};
 use crate::build::defaults::MeshDefaults;
 use crate::build::destination::RuleFor;
-use crate::class::{Interception, Server};
+use crate::class::Server;
 use crate::lower::Told;
 use crate::lower::destination_rule::pool;
 use crate::memo::Query;
@@ -48,9 +48,7 @@ impl Query for InboundClusters {
         let ingress = sidecar.as_deref().map_or(&[][..], |s| s.spec.ingress.as_slice());
         let builder = Builder { view, server, defaults: &defaults, traits: &traits, sidecar: sidecar.as_ref() };
         let mut clusters = Vec::new();
-        let merges = settings.features.flag("PILOT_ENABLE_SIDECAR_SERVICE_INBOUND_LISTENER_MERGE", false)
-            || settings.features.flag("ENABLE_SIDECAR_SERVICE_INBOUND_LISTENER_MERGE", false);
-        if ingress.is_empty() && server.interception != Interception::None || !ingress.is_empty() && merges {
+        if serves_services(server, ingress, &settings) {
             let localhost = settings.mesh.inbound_traffic_policy.mode == InboundTrafficPolicyMode::Localhost;
             let to = localhost.then(|| localhost_of(server));
             let mut by_port: BTreeMap<u16, Vec<(Shared<Service>, Port)>> = BTreeMap::new();

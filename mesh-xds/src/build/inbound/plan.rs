@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_api::networking::{CaptureMode, ConnectionPoolSettings, ServerTlsSettings};
+use mesh_api::networking::{CaptureMode, ConnectionPoolSettings, IstioIngressListener, ServerTlsSettings};
 use mesh_api::{Name, ObjectRef};
 
 use crate::build::authn::{AcceptedBy, has_identity};
@@ -75,9 +75,7 @@ impl Query for PlanOf {
         let sidecar = sidecar(view, server);
         let ingress = sidecar.as_deref().map_or(&[][..], |s| s.spec.ingress.as_slice());
         let mut ports: BTreeMap<u16, PlannedPort> = BTreeMap::new();
-        let merges = settings.features.flag("PILOT_ENABLE_SIDECAR_SERVICE_INBOUND_LISTENER_MERGE", false)
-            || settings.features.flag("ENABLE_SIDECAR_SERVICE_INBOUND_LISTENER_MERGE", false);
-        if ingress.is_empty() && server.interception != Interception::None || !ingress.is_empty() && merges {
+        if serves_services(server, ingress, &settings) {
             let of_ingress = |port: u16| ingress.iter().any(|i| i.port.number == u32::from(port));
             for target in &server.targets {
                 let Some(service) = view.row(|s| &s.services, &target.service) else { continue };
@@ -188,6 +186,16 @@ pub(super) fn sidecar_pool(sidecar: &Sidecar, port: u16) -> Option<(String, &Con
             Some((format!("spec.ingress[{i}].connectionPool"), listener.connection_pool.as_ref()?))
         })
         .or_else(|| Some(("spec.inboundConnectionPool".to_owned(), sidecar.spec.inbound_connection_pool.as_ref()?)))
+}
+
+/// Whether the ports of services are served: not beside those of a Sidecar, unless that was asked for; and where nothing
+/// is captured, the application itself is listening on them.
+pub(super) fn serves_services(server: &Server, ingress: &[IstioIngressListener], settings: &Settings) -> bool {
+    if ingress.is_empty() {
+        server.interception != Interception::None
+    } else {
+        settings.features.flag("PILOT_ALLOW_SIDECAR_SERVICE_INBOUND_LISTENER_MERGE", false)
+    }
 }
 
 /// Ports on which the proxy listens for itself.

@@ -196,3 +196,23 @@ fn nothing_is_captured_nothing_is_listened_for() {
     assert_eq!(listeners[0].transparent.map(|v| v.value), Some(true));
     assert!(listeners[0].listener_filters.iter().any(|f| f.name == "envoy.filters.listener.original_src"));
 }
+
+#[test]
+fn what_cannot_be_served_is_told() {
+    let of = |listener: &str| -> Vec<String> {
+        let all = objects(&sidecar(&format!("{{ingress: [{listener}]}}")));
+        let snapshot = Snapshot::default().apply(all.into_iter().map(Change::Upsert));
+        snapshot.diagnostics().map(|d| format!("{} {}", d.path, d.code)).collect()
+    };
+    let port = "port: {number: 80, protocol: HTTP, name: a}";
+    assert!(of(&format!("{{{port}, defaultEndpoint: \"127.0.0.1:80\"}}")).is_empty());
+    for bad in ["localhost:80", "127.0.0.1", "127.0.0.1:http"] {
+        let told = of(&format!("{{{port}, defaultEndpoint: \"{bad}\"}}"));
+        assert_eq!(told, ["spec.ingress[0].defaultEndpoint InvalidEndpoint"], "{bad}");
+    }
+    assert_eq!(of("{port: {number: 70000, protocol: HTTP, name: a}}"), ["spec.ingress[0].port.number InvalidPort"]);
+    let told = of(&format!("{{{port}, tls: {{mode: SIMPLE, credentialName: a}}}}"));
+    assert_eq!(told, ["spec.ingress[0].tls UnsupportedField"]);
+    let told = of(&format!("{{{port}, connectionPool: {{tcp: {{maxConnections: -1}}}}}}"));
+    assert_eq!(told, ["spec.ingress[0].connectionPool.tcp.maxConnections NegativeNumber"]);
+}

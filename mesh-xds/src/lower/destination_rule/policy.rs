@@ -207,7 +207,8 @@ pub(crate) fn locality_settings(
     if settings.enabled == Some(false) {
         return LocalityLb::Off;
     }
-    if !settings.distribute.is_empty() && !(settings.failover.is_empty() && settings.failover_priority.is_empty()) {
+    let fails_over = !settings.failover.is_empty() || !settings.failover_priority.is_empty();
+    if !settings.distribute.is_empty() && fails_over {
         told.error(
             "IgnoredField",
             path.field("distribute").as_str(),
