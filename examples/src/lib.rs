@@ -11,3 +11,8 @@ pub mod http;
 pub mod nodelet;
 pub mod sandbox;
 pub mod tools;
+
+/// The code of the README, which must compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
