@@ -245,7 +245,8 @@ impl Outbound<'_> {
                 draft.set_type(cluster::DiscoveryType::OriginalDst);
                 if let TargetPort::Number(target) = self.port.target
                     && self.service.resolution == Resolution::Passthrough
-                    && self.service.registry == Registry::Kubernetes
+                    // A client of a headless Service knows the pod's own port; one of a ServiceEntry does not.
+                    && self.service.registry == Registry::External
                     && target != self.port.number
                 {
                     draft.cluster.lb_config =

@@ -431,11 +431,18 @@ fn headless_services_keep_the_callers_destination() {
     let cluster = world.one(80);
     assert!(is(&cluster, DiscoveryType::OriginalDst));
     assert_eq!(cluster.lb_policy, LbPolicy::ClusterProvided as i32);
-    assert!(
-        matches!(&cluster.lb_config, Some(LbConfig::OriginalDstLbConfig(o)) if o.upstream_port_override.is_some_and(|p| p.value == 8080))
-    );
+    assert!(cluster.lb_config.is_none(), "the caller knows the pod's port");
     world.traits.kind = ProxyType::Router;
     assert!(is(&world.one(80), DiscoveryType::Eds), "a gateway has no destination to keep");
+}
+
+#[test]
+fn entries_without_resolution_keep_the_address_but_translate_the_port() {
+    let entry = entry("NONE", "").replace("protocol: HTTP}", "protocol: HTTP, targetPort: 8443}");
+    let cluster = world(&[&entry]).one(443);
+    assert!(is(&cluster, DiscoveryType::OriginalDst));
+    assert!(matches!(&cluster.lb_config, Some(LbConfig::OriginalDstLbConfig(o))
+        if o.upstream_port_override.is_some_and(|p| p.value == 8443)));
 }
 
 #[test]
