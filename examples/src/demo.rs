@@ -175,6 +175,7 @@ async fn mesh(options: &Options) -> Result<(), String> {
     say(&format!("\n{} requests through the ingress gateway at http://{gateway}:8080/productpage", options.requests))?;
     let replies = traffic.send(options.requests, |done| progress.say(&format!("{done} requests"))).await;
     judge(&replies, &asked, &mut problems)?;
+    nodelet.all_alive()?;
 
     let edited = edits();
     let asked = asked_for(&objects(&edited)?, "reviews")?;

@@ -97,7 +97,7 @@ fn main() -> ExitCode {
 /// Fetches what is missing while there still is a network, then starts the demo in its box.
 async fn outside(options: &Options) -> ExitCode {
     let requests = if options.quick { options.requests / 10 } else { options.requests };
-    let prepared = tools::envoy_binary().and_then(|envoy| Ok((envoy, tools::target_folder()?.join("demo"))));
+    let prepared = tools::envoy_binary().and_then(|envoy| Ok((envoy, tools::target_folder()?.join("mesh-demo"))));
     let (envoy, folder) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return failed(&error),
