@@ -1,11 +1,13 @@
-//! MeshConfig as clusters need it: lowered once for the whole mesh.
+//! MeshConfig as clusters and routes need it: lowered once for the whole mesh.
 
 use super::authn::has_identity;
 use super::cluster::{Defaults, IpFamily, Traits};
 use mesh_api::Name;
 
 use crate::class::Client;
+use crate::lower::virtual_service::mesh_retries;
 use crate::memo::Query;
+use crate::model::virtual_service::Retries;
 use crate::scope::settings;
 use crate::view::View;
 
@@ -17,6 +19,17 @@ impl Query for MeshDefaults {
     type Out = Defaults;
     fn run(&self, view: &View<'_>) -> Defaults {
         Defaults::of(&settings(view))
+    }
+}
+
+/// The mesh's retry policy for rules and services that have none of their own (`defaultHttpRetryPolicy`).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct MeshRetries;
+
+impl Query for MeshRetries {
+    type Out = Option<Retries>;
+    fn run(&self, view: &View<'_>) -> Option<Retries> {
+        mesh_retries(&settings(view))
     }
 }
 

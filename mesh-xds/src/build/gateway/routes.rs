@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use super::merge::Bound;
 use super::{BuiltListeners, MergedGateway, Router};
 use crate::Resource;
+use crate::build::defaults::MeshRetries;
 use crate::build::lookup::ScopeLookup;
 use crate::build::route::{MAX_DIRECT_RESPONSE_BODY, RouteContext, catch_all_last, http_routes};
 use crate::build::{bool_value, u32_value};
@@ -23,7 +24,7 @@ use crate::memo::Query;
 use crate::model::InNamespace;
 use crate::model::virtual_service::VirtualService;
 use crate::resource::{TypeUrl, canonical_bytes};
-use crate::scope::{VirtualServicesFor, settings};
+use crate::scope::VirtualServicesFor;
 use crate::shared::ByPtr;
 use crate::view::View;
 
@@ -232,15 +233,14 @@ impl Query for VirtualServiceRoutes {
     fn run(&self, view: &View<'_>) -> Vec<Route> {
         let gateways = [self.gateway.clone()];
         let lookup = ScopeLookup { view, client: &self.client, port: self.port };
-        let settings = settings(view);
-        let retries = crate::lower::virtual_service::mesh_retries(&settings);
+        let retries = view.get(&MeshRetries);
         let ctx = RouteContext {
             namespace: &self.client.namespace,
             labels: &self.client.labels,
             gateways: &gateways,
             port: self.port,
             tls: self.tls,
-            default_retries: retries.as_ref(),
+            default_retries: (*retries).as_ref(),
             append_x_forwarded_host: false,
             lookup: &lookup,
         };

@@ -475,6 +475,32 @@ fn credentials_of_rules_are_served_too() {
 }
 
 #[test]
+fn the_mesh_says_what_is_retried_where_rules_do_not() {
+    let yaml = [
+        gateway("default/gw", &server(80, "HTTP", "'*'", "")),
+        virtual_service("default/a", "a.com", "gw", &http_to("a")),
+        virtual_service(
+            "default/b",
+            "b.com",
+            "gw",
+            "http: [{retries: {attempts: 5}, route: [{destination: {host: b}}]}]",
+        ),
+    ]
+    .concat();
+    let mesh = mesh_api::mesh::MeshConfig {
+        default_http_retry_policy: Some(mesh_api::networking::HttpRetry { attempts: 7, ..Default::default() }),
+        ..Default::default()
+    };
+    let settings = Settings { mesh: Arc::new(mesh), ..Settings::default() };
+    let w = world_with(&yaml, settings);
+    let attempts = |host: &envoy_types::pb::envoy::config::route::v3::VirtualHost| match &host.routes[0].action {
+        Some(route::Action::Route(a)) => a.retry_policy.as_ref().unwrap().num_retries.unwrap().value,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(w.routes["http.80"].virtual_hosts.iter().map(attempts).collect::<Vec<_>>(), [7, 5]);
+}
+
+#[test]
 fn ingresses_share_hosts_with_the_routes_of_all() {
     let ingress = |name: &str, created: &str, path: &str| {
         format!(

@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use super::{OutboundPolicy, domains, scope};
 use crate::Resource;
 use crate::build::destination;
+use crate::build::defaults::MeshRetries;
 use crate::build::lookup::{HashOf, ScopeLookup};
 use crate::build::route::{MAX_DIRECT_RESPONSE_BODY, RouteContext, default_route, http_routes};
 use crate::build::{bool_value, duration, u32_value};
@@ -118,7 +119,8 @@ impl Query for VirtualHostPlan {
             RoutesOf::Service { host, port, hash } => {
                 let cluster = format!("outbound|{port}||{host}");
                 let hash = hash.as_ref().and_then(|query| (*view.get(&**query)).clone());
-                vec![default_route(&cluster, &format!("{host}:{port}/*"), None, hash)]
+                let retries = view.get(&MeshRetries);
+                vec![default_route(&cluster, &format!("{host}:{port}/*"), (*retries).as_ref(), hash)]
             }
             RoutesOf::VirtualService(query) => (*view.get(&**query)).clone(),
         };
@@ -145,13 +147,14 @@ impl Query for VirtualServiceRoutes {
     fn run(&self, view: &View<'_>) -> Vec<Route> {
         let gateways = [Name::from(MESH)];
         let lookup = ScopeLookup { view, client: &self.client, port: self.port };
+        let retries = view.get(&MeshRetries);
         let ctx = RouteContext {
             namespace: &self.client.namespace,
             labels: &self.client.labels,
             gateways: &gateways,
             port: self.port,
             tls: false,
-            default_retries: None,
+            default_retries: (*retries).as_ref(),
             append_x_forwarded_host: false,
             lookup: &lookup,
         };
