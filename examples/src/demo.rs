@@ -162,7 +162,11 @@ async fn mesh(options: &Options) -> Result<(), String> {
     )?;
     progress.say(&format!("the node is up ({})", if options.one_user { "in a user namespace" } else { "as root" }));
     progress.say(&format!("meshd serves {}", config.display()));
-    nodelet.run("meshd", &["meshd", "--config-dir", &config.display().to_string()])?;
+    // Bound by IPv4 addresses, since not every kernel has IPv6.
+    let grpc = format!("0.0.0.0:{XDS_PORT}");
+    let addresses = ["--grpc-addr", &grpc, "--http-addr", "127.0.0.1:8080", "--monitoring-addr", "127.0.0.1:15014"];
+    nodelet
+        .run("meshd", &[&["meshd", "--config-dir", &config.display().to_string()], addresses.as_slice()].concat())?;
     wait_for_meshd(&mut nodelet).await?;
     nodelet.start_pods(|text| progress.say(text))?;
     nodelet.ready(Duration::from_secs(60), |text| progress.say(text)).await?;
