@@ -133,7 +133,7 @@ impl Query for SidecarFor {
     }
 }
 
-/// The scope of a group of proxies: [`Scope::of`] a client.
+/// The scope of a group of proxies.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ScopeOf {
     /// The proxies' namespace.

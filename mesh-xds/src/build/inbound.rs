@@ -1,7 +1,7 @@
 //! What reaches a sidecar's own application: `virtualInbound` with a filter chain for each port that services or a Sidecar
 //! name, chains for everything else, and the clusters behind them.
 //!
-//! First a *plan* ([`plan::InboundPlan`]): which ports, what is spoken, what is accepted. Then listeners and clusters are
+//! First a *plan* (`plan::InboundPlan`): which ports, what is spoken, what is accepted. Then listeners and clusters are
 //! built from it. Everything depends on the server half of a class alone, so the pods of a workload share it.
 
 mod chains;

@@ -1,5 +1,5 @@
 //! Kubernetes Ingresses as meant. Each becomes a Gateway, and all that speak of one host together a VirtualService
-//! ([`crate::scope::ingress`]); whether one is ours depends on the mesh's settings.
+//! (`scope::ingress`); whether one is ours depends on the mesh's settings.
 
 use mesh_api::{Hostname, Name};
 

@@ -413,9 +413,9 @@ fn other_proxies_and_namespaces_are_none_of_its_business() {
     let elsewhere = gateway("default/gw", &server(80, "HTTP", "a.com", "")).replace("ingressgateway", "other");
     assert!(world(&elsewhere).listeners.is_empty());
     let yaml = gateway("default/gw", &server(80, "HTTP", "a.com", ""));
-    let mut settings = Settings::default();
-    settings.features =
+    let features =
         crate::model::Features::new([("PILOT_SCOPE_GATEWAY_TO_NAMESPACE".to_owned(), "true".to_owned())].into());
+    let settings = Settings { features, ..Settings::default() };
     assert!(world_with(&yaml, settings).listeners.is_empty());
 }
 

@@ -14,8 +14,8 @@ use rustc_hash::FxHashMap;
 
 use super::{OutboundPolicy, domains, scope};
 use crate::Resource;
-use crate::build::destination;
 use crate::build::defaults::MeshRetries;
+use crate::build::destination;
 use crate::build::lookup::{HashOf, ScopeLookup};
 use crate::build::route::{MAX_DIRECT_RESPONSE_BODY, RouteContext, default_route, http_routes};
 use crate::build::{bool_value, duration, u32_value};

@@ -316,7 +316,7 @@ mod tests {
         root.http.push(kept.clone());
         for (found, code) in [(Found::Missing, "DelegateNotFound"), (Found::NotExported, "DelegateNotExported")] {
             let (out, told) = merge(&root, |_| found);
-            assert_eq!(out.http, [kept.clone()]);
+            assert_eq!(out.http, std::slice::from_ref(&kept));
             assert_eq!(told[0].code, code);
             assert_eq!(told[0].path.as_str(), "spec.http[0].delegate");
         }
