@@ -339,7 +339,7 @@ impl<'h, 'v> Hosts<'h, 'v> {
                 }
             }
         }
-        wild.sort_by(|(a, _), (b, _)| b.as_str().len().cmp(&a.as_str().len()));
+        wild.sort_by_key(|(host, _)| std::cmp::Reverse(host.as_str().len()));
         let best = |host: &Hostname| {
             exact.get(host).copied().or_else(|| wild.iter().find(|(h, _)| h.covers(host)).map(|(_, vs)| *vs))
         };
