@@ -63,7 +63,7 @@ pub struct Document {
 /// let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\nkind: [\n";
 /// let parsed = mesh_api::document::parse(&"shop.yaml".into(), text);
 /// assert_eq!(parsed.objects().count(), 1);
-/// assert_eq!(parsed.diagnostics().next().unwrap().location.as_ref().unwrap().line, 6);
+/// assert_eq!(parsed.diagnostics().next().unwrap().location.as_ref().unwrap().line, 5);
 /// ```
 pub fn parse(file: &Name, text: &(impl AsRef<[u8]> + ?Sized)) -> Parsed {
     let documents = raw(file, text)
