@@ -158,7 +158,8 @@ fn istio(criterion: &mut Criterion) {
 
     let services: String = (0..102).map(|i| service_entry(&format!("random-{i}"), 4, 1)).collect();
     let (at, sidecar) = (snapshot(&services), proxy(1, "default"));
-    assert_eq!(Builder::default().build(&at, &sidecar, TypeUrl::Cluster).len(), 410);
+    let clusters = Builder::default().build(&at, &sidecar, TypeUrl::Cluster).len();
+    assert!((409..412).contains(&clusters), "{clusters}");
     group.bench_function("cds_410_clusters", |bencher| {
         let builder = || {
             let builder = Builder::default();

@@ -5,10 +5,14 @@
 //! selector looks at them.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use mesh_api::Name;
+use rustc_hash::FxHasher;
 
 use crate::memo::Query;
 use crate::model::{InNamespace, Labels, Locality, Port, Service, TargetPort, Workload, selects};
@@ -26,9 +30,48 @@ pub struct Class {
     pub server: Server,
 }
 
+/// A proxy as a client: [`ClientFields`], shared.
+///
+/// It is part of many keys, so it is cloned by counting and hashed once.
+#[derive(Clone)]
+pub struct Client(Arc<(u64, ClientFields)>);
+
+impl From<ClientFields> for Client {
+    fn from(fields: ClientFields) -> Self {
+        Self(Arc::new((BuildHasherDefault::<FxHasher>::default().hash_one(&fields), fields)))
+    }
+}
+
+impl Deref for Client {
+    type Target = ClientFields;
+    fn deref(&self) -> &ClientFields {
+        &self.0.1
+    }
+}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for Client {}
+
+impl Hash for Client {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.0);
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.1.fmt(f)
+    }
+}
+
 /// A proxy as a client.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Client {
+pub struct ClientFields {
     /// Sidecar, gateway or waypoint.
     pub kind: ProxyType,
     /// Its namespace.
@@ -53,7 +96,7 @@ pub struct Client {
     pub ipv6: bool,
     /// How traffic is captured.
     pub interception: Interception,
-    /// Metadata that builders read: see [`Client::metadata`].
+    /// Metadata that builders read: see [`ClientFields::metadata`].
     pub traits: Labels,
 }
 
@@ -122,7 +165,7 @@ const TRAITS: &[&str] = &[
     "ENVOY_PROMETHEUS_PORT",
 ];
 
-impl Client {
+impl ClientFields {
     /// A metadata entry that influences configuration.
     pub fn metadata(&self, key: &str) -> &str {
         self.traits.get(key).map_or("", Name::as_str)
@@ -186,7 +229,7 @@ impl Query for ClassOf {
                 ipv6,
                 traits: traits.clone(),
             },
-            client: Client {
+            client: Client::from(ClientFields {
                 kind: proxy.kind,
                 namespace: proxy.namespace.clone(),
                 labels: labels_that_matter,
@@ -200,7 +243,7 @@ impl Query for ClassOf {
                 ipv6,
                 interception,
                 traits,
-            },
+            }),
         })
     }
 }

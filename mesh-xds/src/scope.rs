@@ -159,17 +159,48 @@ impl ScopeOf {
 #[derive(PartialEq, Debug, Default)]
 pub struct Scope {
     /// The services of all listeners together, one a host; services of one host are merged as Istio does.
-    pub services: Vec<Shared<Service>>,
-    /// Where in `services` a host is.
-    by_host: FxHashMap<Hostname, usize>,
+    pub services: Shared<ScopedServices>,
     /// The egress listeners; the catch-all listener is the one without a port, and there is always at least one listener.
     pub listeners: Vec<ScopedListener>,
 }
 
-impl Scope {
+/// The services of a scope, one a host. Dereferences to their list.
+#[derive(Debug, Default)]
+pub struct ScopedServices {
+    services: Vec<Shared<Service>>,
+    /// Where in `services` a host is.
+    by_host: FxHashMap<Hostname, usize>,
+}
+
+impl PartialEq for ScopedServices {
+    fn eq(&self, other: &Self) -> bool {
+        // The rest follows from the list.
+        self.services == other.services
+    }
+}
+
+impl std::ops::Deref for ScopedServices {
+    type Target = [Shared<Service>];
+    fn deref(&self) -> &[Shared<Service>] {
+        &self.services
+    }
+}
+
+impl ScopedServices {
     /// The service of that host.
     pub fn service(&self, host: &Hostname) -> Option<&Shared<Service>> {
         self.services.get(*self.by_host.get(host)?)
+    }
+}
+
+/// The services of a scope alone: who needs no more does not run again when a virtual service changes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ServicesOf(pub ScopeOf);
+
+impl Query for ServicesOf {
+    type Out = Shared<ScopedServices>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        view.get(&self.0).services.clone()
     }
 }
 
@@ -192,11 +223,14 @@ impl Query for ScopeOf {
         if self.gateway {
             let mut imported = import::Imported::default();
             visible.iter().for_each(|s| imported.add(s));
-            let (services, by_host) = imported.into_parts();
+            let services = Shared::new(imported.into_services());
             let everything = EgressListener { port: None, bind: Name::default(), no_capture: false, hosts: Vec::new() };
-            let listeners =
-                vec![ScopedListener { listener: everything, services: services.clone(), virtual_services: Vec::new() }];
-            return Scope { services, by_host, listeners };
+            let listeners = vec![ScopedListener {
+                listener: everything,
+                services: services.to_vec(),
+                virtual_services: Vec::new(),
+            }];
+            return Scope { services, listeners };
         }
         let virtual_services =
             view.get(&VirtualServicesFor { namespace: self.namespace.clone(), gateway: MESH.into() });
@@ -215,8 +249,8 @@ impl Query for ScopeOf {
             .iter()
             .map(|listener| import::select(listener, &self.namespace, &visible, &virtual_services))
             .collect();
-        let (services, by_host) = import::collect(view, &self.namespace, &listeners);
-        Scope { services, by_host, listeners }
+        let services = Shared::new(import::collect(view, &self.namespace, &listeners));
+        Scope { services, listeners }
     }
 }
 
@@ -290,20 +324,9 @@ impl Query for VirtualServicesFor {
     }
 }
 
-/// The other names of a host: ExternalName services that lead to it, directly or over each other.
+/// The other names of each host that is none itself: ExternalName services that lead to it, directly or over each other.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct AliasesOf(pub Hostname);
-
-impl Query for AliasesOf {
-    type Out = Vec<Hostname>;
-    fn run(&self, view: &View<'_>) -> Vec<Hostname> {
-        view.get(&AliasIndex).get(&self.0).cloned().unwrap_or_default()
-    }
-}
-
-/// The aliases of each host that is none itself.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct AliasIndex;
+pub struct AliasIndex;
 
 impl Query for AliasIndex {
     type Out = BTreeMap<Hostname, Vec<Hostname>>;

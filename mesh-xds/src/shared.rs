@@ -28,6 +28,12 @@ impl<T> Clone for Shared<T> {
     }
 }
 
+impl<T: Default> Default for Shared<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T> From<&Arc<T>> for Shared<T> {
     fn from(arc: &Arc<T>) -> Self {
         Self(arc.clone())

@@ -3,7 +3,11 @@
 //! Rules are merged once for each namespace; a call asks for a host and gets one merged rule, by pointer. A rule that
 //! changes touches the calls that it holds for, and no others.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use mesh_api::{Hostname, Name};
+use rustc_hash::FxHashMap;
 
 use crate::class::Client;
 use crate::memo::Query;
@@ -26,14 +30,36 @@ impl Query for RulesOf {
     }
 }
 
-/// The rule for a client's calls to a service.
+/// The rules for a client's calls.
 ///
-/// A function and no query: callers ask for every service of their scope, and the indices that it reads are few.
-pub(crate) fn outbound(view: &View<'_>, client: &Client, service: &Service) -> Option<Shared<DestinationRule>> {
-    let root = settings(view).root_namespace.clone();
-    let index = |namespace: &Name, level: Level| view.get(&RulesOf(namespace.clone(), level));
-    let found = lookup(&client.namespace, &service.namespace, &root, &service.hostname, index);
-    pick(&found, &client.namespace, Some(&client.labels)).cloned()
+/// No query: callers ask for every service of their scope, and the indices behind the answers are few, so they are kept
+/// here for the time of one run.
+pub(crate) struct Rules<'a, 'v> {
+    view: &'a View<'v>,
+    client: &'a Client,
+    root: Name,
+    indices: RefCell<FxHashMap<(Name, Level), Arc<RuleIndex>>>,
+}
+
+impl<'a, 'v> Rules<'a, 'v> {
+    pub(crate) fn new(view: &'a View<'v>, client: &'a Client) -> Self {
+        Self { view, client, root: settings(view).root_namespace.clone(), indices: RefCell::default() }
+    }
+
+    /// The rule for the client's calls to a service.
+    pub(crate) fn outbound(&self, service: &Service) -> Option<Shared<DestinationRule>> {
+        let index = |namespace: &Name, level: Level| {
+            let key = (namespace.clone(), level);
+            let known = self.indices.borrow().get(&key).cloned();
+            known.unwrap_or_else(|| {
+                let index = self.view.get(&RulesOf(namespace.clone(), level));
+                self.indices.borrow_mut().insert(key, index.clone());
+                index
+            })
+        };
+        let found = lookup(&self.client.namespace, &service.namespace, &self.root, &service.hostname, index);
+        pick(&found, &self.client.namespace, Some(&self.client.labels)).cloned()
+    }
 }
 
 /// All rules that may hold for calls from a namespace to a host: several only where workload selectors differ.

@@ -15,7 +15,7 @@ use super::cluster::{
     sni_dnat_name,
 };
 use super::defaults::MeshDefaults;
-use super::destination;
+use super::destination::Rules;
 use super::{socket_address, u32_value};
 use crate::Resource;
 use crate::class::Client;
@@ -24,7 +24,7 @@ use crate::memo::Query;
 use crate::model::destination_rule::{DestinationRule, LocalityLb, TrafficPolicy};
 use crate::model::{Endpoint, Health, Labels, Locality, Protocol, Service, selects};
 use crate::proxy::ProxyType;
-use crate::scope::ScopeOf;
+use crate::scope::{ScopeOf, ServicesOf};
 use crate::shared::ByPtr;
 use crate::view::View;
 
@@ -51,17 +51,33 @@ impl Query for SniDnatEndpoints {
 }
 
 fn of_scope(view: &View<'_>, client: &Client, mode: Mode) -> Vec<Arc<Resource>> {
-    let scope = view.get(&ScopeOf::client(client));
     let mut out = Vec::new();
-    for service in scope.services.iter().filter(|s| discovery(s, client.kind) == Some(Discovery::Eds)) {
-        if mode == Mode::SniDnat && service.mesh_external {
-            continue;
-        }
-        let rule = destination::outbound(view, client, service).map(ByPtr);
-        let query = ServiceEndpoints::new(view, service, rule, client, mode);
-        out.extend(view.get(&query).iter().cloned());
+    for query in view.get(&Asked { client: client.clone(), mode }).iter() {
+        out.extend(view.get(query).iter().cloned());
     }
     out
+}
+
+/// What a group of proxies asks for: apart from the answers, because those change far more often.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Asked {
+    client: Client,
+    mode: Mode,
+}
+
+impl Query for Asked {
+    type Out = Vec<ServiceEndpoints>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let Self { client, mode } = self;
+        let services = view.get(&ServicesOf(ScopeOf::client(client)));
+        let rules = Rules::new(view, client);
+        services
+            .iter()
+            .filter(|s| discovery(s, client.kind) == Some(Discovery::Eds))
+            .filter(|s| !(*mode == Mode::SniDnat && s.mesh_external))
+            .map(|s| ServiceEndpoints::new(view, s, rules.outbound(s).map(ByPtr), client, *mode))
+            .collect()
+    }
 }
 
 /// Where a client stands, as far as it matters to the endpoints of a service.

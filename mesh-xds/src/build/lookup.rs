@@ -5,12 +5,12 @@ use envoy_types::pb::envoy::config::route::v3::route_action::HashPolicy;
 use mesh_api::{Hostname, Name};
 
 use super::cluster::hash_policy;
-use super::destination;
+use super::destination::Rules;
 use super::route::{Lookup, Target};
 use crate::class::Client;
 use crate::memo::Query;
 use crate::model::virtual_service::Destination;
-use crate::scope::ScopeOf;
+use crate::scope::{ScopeOf, ServicesOf};
 use crate::view::View;
 
 /// The services and rules that a client sees.
@@ -53,9 +53,9 @@ pub(crate) struct HashOf {
 impl Query for HashOf {
     type Out = Option<HashPolicy>;
     fn run(&self, view: &View<'_>) -> Option<HashPolicy> {
-        let scope = view.get(&ScopeOf::client(&self.client));
+        let scope = view.get(&ServicesOf(ScopeOf::client(&self.client)));
         let service = scope.service(&self.host)?;
-        let rule = destination::outbound(view, &self.client, service)?;
+        let rule = Rules::new(view, &self.client).outbound(service)?;
         let policy = match rule.subset(&self.subset) {
             Some(subset) => rule.policy_for_subset(subset, self.port),
             None => rule.policy_for_port(self.port),
@@ -74,7 +74,7 @@ struct TargetInScope {
 impl Query for TargetInScope {
     type Out = Option<Target>;
     fn run(&self, view: &View<'_>) -> Option<Target> {
-        let scope = view.get(&self.scope);
+        let scope = view.get(&ServicesOf(self.scope.clone()));
         let mut service = scope.service(&self.host)?;
         // An alias of an alias: follow, but not round in circles.
         for _ in 0..8 {

@@ -14,13 +14,13 @@ use mesh_api::Name;
 
 use crate::Resource;
 use crate::build::cluster::credential_name;
-use crate::build::destination;
+use crate::build::destination::Rules;
 use crate::class::Client;
 use crate::memo::Query;
 use crate::model::InNamespace;
 use crate::model::destination_rule::{DestinationRule, TlsMode};
 use crate::model::secret::TlsSecret;
-use crate::scope::ScopeOf;
+use crate::scope::{ScopeOf, ServicesOf};
 use crate::view::View;
 
 const CA_SUFFIX: &str = "-cacert";
@@ -82,10 +82,11 @@ impl Query for ClientSecrets {
 
     fn run(&self, view: &View<'_>) -> Self::Out {
         let own = &self.0.namespace;
-        let scope = view.get(&ScopeOf::client(&self.0));
+        let services = view.get(&ServicesOf(ScopeOf::client(&self.0)));
+        let rules = Rules::new(view, &self.0);
         let mut names: BTreeSet<Name> = BTreeSet::new();
-        for service in &scope.services {
-            if let Some(rule) = destination::outbound(view, &self.0, service) {
+        for service in services.iter() {
+            if let Some(rule) = rules.outbound(service) {
                 names.extend(names_of(&rule).into_iter().filter(|name| may_have(name, own)));
             }
         }

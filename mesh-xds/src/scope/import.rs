@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_api::{Hostname, Name};
 use rustc_hash::FxHashMap;
 
-use super::{ScopedListener, is_visible, of_host, settings};
+use super::{ScopedListener, ScopedServices, is_visible, of_host, settings};
 use crate::memo::Query;
 use crate::model::virtual_service::{Semantics, VirtualService};
 use crate::model::{EgressListener, HostKey, Port, Protocol, Registry, Service};
@@ -138,8 +138,8 @@ pub(super) struct Imported {
 }
 
 impl Imported {
-    pub(super) fn into_parts(self) -> (Vec<Shared<Service>>, FxHashMap<Hostname, usize>) {
-        (self.services, self.by_host)
+    pub(super) fn into_services(self) -> ScopedServices {
+        ScopedServices { services: self.services, by_host: self.by_host }
     }
 
     pub(super) fn add(&mut self, service: &Shared<Service>) {
@@ -154,7 +154,7 @@ impl Imported {
         }
         if service.registry < existing.registry {
             *existing = service.clone();
-        } else if existing.ports != service.ports && mergeable(existing, service) {
+        } else if service.ports.iter().any(|p| existing.port(p.number).is_none()) && mergeable(existing, service) {
             let mut merged = (**existing).clone();
             for port in &service.ports {
                 if merged.port(port.number).is_none() {
@@ -175,11 +175,7 @@ fn mergeable(a: &Service, b: &Service) -> bool {
 }
 
 /// The services of all listeners: what they select, and what their virtual services lead to.
-pub(super) fn collect(
-    view: &View<'_>,
-    namespace: &Name,
-    listeners: &[ScopedListener],
-) -> (Vec<Shared<Service>>, FxHashMap<Hostname, usize>) {
+pub(super) fn collect(view: &View<'_>, namespace: &Name, listeners: &[ScopedListener]) -> ScopedServices {
     let mut imported = Imported::default();
     for listener in listeners {
         listener.services.iter().for_each(|s| imported.add(s));
@@ -199,7 +195,7 @@ pub(super) fn collect(
             }
         }
     }
-    imported.into_parts()
+    imported.into_services()
 }
 
 /// The service that a namespace means by a host: its own, else a visible Kubernetes Service, else the oldest visible one.

@@ -10,6 +10,7 @@ use mesh_api::networking::ServerTlsMode;
 
 use super::merge::{Bound, Listening};
 use super::{Router, tls};
+use crate::build::destination::Rules;
 use crate::build::http::{Http, Routes, Side};
 use crate::build::lookup::ScopeLookup;
 use crate::build::route::l4::{L4Chain, TcpTimes, tcp_proxy};
@@ -17,7 +18,7 @@ use crate::build::route::{RouteContext, config_metadata, vs_metadata};
 use crate::build::{TCP_PROXY, access_log, network_filter};
 use crate::model::virtual_service::{Source, VirtualService};
 use crate::model::{Protocol, Settings};
-use crate::scope::{ScopeOf, VirtualServicesFor, settings};
+use crate::scope::{ScopeOf, ServicesOf, VirtualServicesFor, settings};
 use crate::view::View;
 
 /// What sidecars say when they speak mesh mTLS to each other.
@@ -189,14 +190,15 @@ impl Builder<'_, '_> {
     /// A chain for each port of each service of the mesh whose host the server has: the server name is the cluster's name,
     /// as sidecars of other networks write it, and only mesh mTLS goes through.
     fn auto_passthrough(&self, bound: &Bound) -> Vec<Chain> {
-        let scope = self.view.get(&ScopeOf::client(&self.router.client));
+        let scope = self.view.get(&ServicesOf(ScopeOf::client(&self.router.client)));
+        let rules = Rules::new(self.view, &self.router.client);
         let mut out = Vec::new();
-        for service in scope.services.iter().filter(|s| !s.mesh_external) {
+        for service in scope.iter().filter(|s| !s.mesh_external) {
             if !bound.server.hosts.iter().any(|h| h.host.covers(&service.hostname)) {
                 continue;
             }
             for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
-                let rule = crate::build::destination::outbound(self.view, &self.router.client, service);
+                let rule = rules.outbound(service);
                 let subsets = rule.iter().flat_map(|r| r.subsets.iter()).map(|s| s.name.clone());
                 for subset in std::iter::once(Name::default()).chain(subsets) {
                     let cluster = crate::build::cluster::sni_dnat_name(port.number, &subset, service.hostname.as_str());

@@ -7,13 +7,14 @@ use crate::Resource;
 use crate::build::authn::AcceptedIn;
 use crate::build::cluster::{Mode, MtlsMode, Outbound, Traits, black_hole, passthrough};
 use crate::build::defaults::{MeshDefaults, traits};
-use crate::build::destination;
+use crate::build::destination::Rules;
 use crate::class::Client;
 use crate::endpoints::EndpointsOf;
 use crate::memo::Query;
 use crate::model::destination_rule::DestinationRule;
 use crate::model::{Port, Resolution, Service};
 use crate::proxy::ProxyType;
+use crate::scope::ServicesOf;
 use crate::shared::ByPtr;
 use crate::view::View;
 
@@ -42,15 +43,16 @@ impl Query for SniDnatClusters {
 }
 
 fn of_scope(view: &View<'_>, client: &Client, mode: Mode) -> Vec<Arc<Resource>> {
-    let scope = view.get(&super::scope(client));
+    let services = view.get(&ServicesOf(super::scope(client)));
+    let rules = Rules::new(view, client);
     let traits = traits(client);
     let mut out = Vec::new();
-    for service in &scope.services {
+    for service in services.iter() {
         let outside = mode == Mode::SniDnat && service.mesh_external;
         if outside || matches!(service.resolution, Resolution::Alias(_)) {
             continue;
         }
-        let rule = destination::outbound(view, client, service).map(ByPtr);
+        let rule = rules.outbound(service).map(ByPtr);
         let traits = match service.resolution {
             // Names resolve to endpoints within the cluster itself, so the caller's place counts here and not in EDS.
             Resolution::DnsLb | Resolution::DnsRoundRobinLb => {

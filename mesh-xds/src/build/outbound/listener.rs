@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use mesh_api::Name;
 
-use super::plan::{Chain, ListenerPlan, Origin, Then, single};
+use super::plan::{Chain, ListenerPlan, Origin, Then};
 use super::{scope, wildcards};
 use crate::build::route::RouteContext;
 use crate::build::route::l4::{L4Chain, TcpTimes, tcp_chains, tcp_proxy, tls_chains};
@@ -280,6 +280,7 @@ impl Planner<'_, '_> {
         let speaking: Vec<&VirtualService> = scoped
             .virtual_services
             .iter()
+            .filter(|vs| !(vs.tcp.is_empty() && vs.tls.is_empty()))
             .filter(|vs| vs.hosts.iter().any(|h| h.matches(&service.hostname)))
             .map(|vs| &**vs)
             .collect();
@@ -330,7 +331,7 @@ impl Planner<'_, '_> {
             sni: if by_name { vec![service.hostname.name().clone()] } else { Vec::new() },
             cidrs: place.cidrs.clone(),
             plaintext_http: false,
-            then: Then::Tcp(single(&cluster, &cluster, self.settings)),
+            then: Then::Cluster(cluster),
             origin: None,
         }
     }

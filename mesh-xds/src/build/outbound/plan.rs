@@ -81,6 +81,8 @@ pub enum Then {
         /// The proxy accepts HTTP/1.0.
         http10: bool,
     },
+    /// Bytes, all to one cluster.
+    Cluster(String),
     /// Bytes: an encoded TCP proxy.
     Tcp(Vec<u8>),
 }
@@ -90,7 +92,7 @@ impl Chain {
     pub(crate) fn rds(&self) -> Option<&Name> {
         match &self.then {
             Then::Http { rds, .. } => Some(rds),
-            Then::Tcp(_) => None,
+            Then::Cluster(_) | Then::Tcp(_) => None,
         }
     }
 
@@ -216,6 +218,7 @@ fn built_chain(planned: &Chain, listener: &str, settings: &Settings) -> FilterCh
             http.http10 = *http10;
             http.filter(settings)
         }
+        Then::Cluster(cluster) => tcp_proxy_filter(single(cluster, cluster, settings)),
         Then::Tcp(proxy) => tcp_proxy_filter(proxy.clone()),
     };
     FilterChain {

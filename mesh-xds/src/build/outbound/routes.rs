@@ -10,12 +10,12 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 use mesh_api::{Hostname, Name};
 use prost::Message;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{OutboundPolicy, domains, scope};
 use crate::Resource;
 use crate::build::defaults::MeshRetries;
-use crate::build::destination;
+use crate::build::destination::Rules;
 use crate::build::lookup::{HashOf, ScopeLookup};
 use crate::build::route::{MAX_DIRECT_RESPONSE_BODY, RouteContext, default_route, http_routes};
 use crate::build::{bool_value, duration, u32_value};
@@ -24,7 +24,7 @@ use crate::memo::Query;
 use crate::model::virtual_service::{Semantics, VirtualService};
 use crate::model::{Port, Protocol, Resolution, Service};
 use crate::resource::{TypeUrl, canonical_bytes};
-use crate::scope::{AliasesOf, MESH, ScopedListener};
+use crate::scope::{AliasIndex, MESH, ScopedListener};
 use crate::shared::{ByPtr, Shared};
 use crate::view::View;
 
@@ -224,13 +224,16 @@ impl<'h, 'v> Hosts<'h, 'v> {
 
     fn plan(self) -> Vec<VirtualHostPlan> {
         let wrappers = self.wrappers();
-        let known: HashSet<String> = wrappers
-            .iter()
-            .flat_map(|w| w.services.iter().map(|(s, _)| (s, w.port)))
-            .flat_map(|(s, port)| [domains::host_port(s.hostname.as_str(), port), s.hostname.to_string()])
-            .collect();
-        let mut names: HashSet<Name> = HashSet::new();
-        let mut taken: HashSet<String> = HashSet::new();
+        let services = || wrappers.iter().flat_map(|w| w.services.iter().map(|(s, _)| (&s.hostname, w.port)));
+        let mut known: FxHashSet<Name> = services().map(|(host, _)| host.name().clone()).collect();
+        if self.port == 0 {
+            // Only here are ports part of domains.
+            known.extend(services().map(|(host, port)| Name::from(domains::host_port(host.as_str(), port))));
+        }
+        let rules = Rules::new(self.view, self.client);
+        let aliases = self.view.get(&AliasIndex);
+        let mut names: FxHashSet<Name> = FxHashSet::default();
+        let mut taken: FxHashSet<Name> = FxHashSet::default();
         let mut out: Vec<(u16, VirtualHostPlan)> = Vec::new();
         for wrapper in &wrappers {
             let plain = wrapper.hosts.iter().map(|h| (h.clone(), None));
@@ -243,17 +246,20 @@ impl<'h, 'v> Hosts<'h, 'v> {
                 let (all, short) = match service {
                     None => (vec![domains::bracketed(&host)], Vec::new()),
                     Some((service, _)) => {
-                        let aliases = self.view.get(&AliasesOf(service.hostname.clone()));
+                        let aliases = aliases.get(&service.hostname).map_or(&[][..], Vec::as_slice);
                         let with_port = (self.port == 0).then_some(wrapper.port);
-                        let d = domains::of_service(service, &aliases, &self.client.dns_domain, with_port);
+                        let d = domains::of_service(service, aliases, &self.client.dns_domain, with_port);
                         (d.all, d.short)
                     }
                 };
                 let free: Vec<Name> = all
                     .into_iter()
-                    .filter(|d| !(short.contains(d) && known.contains(d)))
-                    .filter(|d| taken.insert(d.to_lowercase()))
+                    .filter(|d| !(short.contains(d) && known.contains(d.as_str())))
                     .map(Name::from)
+                    .filter(|d| match d.bytes().any(|b| b.is_ascii_uppercase()) {
+                        true => taken.insert(d.to_ascii_lowercase().into()),
+                        false => taken.insert(d.clone()),
+                    })
                     .collect();
                 if free.is_empty() {
                     continue;
@@ -268,7 +274,7 @@ impl<'h, 'v> Hosts<'h, 'v> {
                             port: p.number,
                             subset: Name::default(),
                         };
-                        let hash = destination::outbound(self.view, self.client, s).map(|_| Box::new(hash));
+                        let hash = rules.outbound(s).map(|_| Box::new(hash));
                         RoutesOf::Service { host: s.hostname.clone(), port: p.number, hash }
                     }
                     (None, None) => continue,
