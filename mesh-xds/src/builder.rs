@@ -105,4 +105,6 @@ impl Query for ResourcesOf {
 #[cfg(test)]
 mod law;
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod tests;
