@@ -72,7 +72,6 @@ pub use metrics::{Counts, Metrics, Total};
 use crate::ads;
 use crate::ads::Face;
 use crate::resource::{ResourceSet, TypeUrl};
-use grpc::Frames;
 use stream::AdsBody;
 
 /// The service's name in gRPC.
@@ -191,7 +190,6 @@ struct Shared<B: Backend> {
     options: Options,
     clients: Clients<B::Client>,
     metrics: Metrics,
-    frames: Frames,
     started: Instant,
 }
 
@@ -276,7 +274,6 @@ impl<B: Backend> Builder<B> {
                 options: self.options,
                 clients: Clients::default(),
                 metrics,
-                frames: Frames::default(),
                 started: Instant::now(),
             }),
             routes: routes.prepare(),

@@ -4,14 +4,13 @@
 //! most of a control plane's memory. Here a message is written as frames of shared bytes, made one by one as the
 //! client reads them; what is waiting is a list of pointers. Nothing here may collect a whole message in a stream of its own.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tonic::Status;
 
-use crate::ads::{Body, Face, Response};
+use crate::ads::Response;
 use crate::resource::TypeUrl;
 
 /// One HTTP/2 frame as every peer allows it.
@@ -76,38 +75,6 @@ fn length(data: &[u8]) -> Option<(u8, usize)> {
     Some((*flag, u32::from_be_bytes(*len) as usize))
 }
 
-/// Frames of sets that many streams are sent at the same time, kept as long as one of them is still sending.
-#[derive(Default)]
-pub(super) struct Frames {
-    sets: Mutex<HashMap<(usize, Face), Weak<Cell>>>,
-}
-
-type Cell = OnceLock<Shared>;
-
-struct Shared {
-    frames: Vec<Bytes>,
-    len: usize,
-}
-
-impl Frames {
-    fn of(&self, response: &Response) -> Option<Arc<Cell>> {
-        let Body::Whole(set) = response.body() else { return None };
-        if set.is_empty() {
-            return None;
-        }
-        // The key is an address: it stays taken as long as the frames live, since who holds these holds the response.
-        let key = (set.as_slice().as_ptr() as usize, response.face());
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = sets.get(&key).and_then(Weak::upgrade) {
-            return Some(found);
-        }
-        let new = Arc::new(Cell::new());
-        sets.retain(|_, set| set.strong_count() > 0);
-        sets.insert(key, Arc::downgrade(&new));
-        Some(new)
-    }
-}
-
 /// Responses on their way, the oldest first.
 #[derive(Default)]
 pub(super) struct Writer {
@@ -127,61 +94,32 @@ struct Pending {
     len: usize,
     /// Prefix and head, until they are taken.
     start: BytesMut,
-    shared: Option<Arc<Cell>>,
-    /// The next resource, or the next shared frame.
+    /// The next resource.
     at: usize,
 }
 
 impl Writer {
-    pub(super) fn push(&mut self, response: Response, frames: &Frames, now: Instant) {
+    pub(super) fn push(&mut self, response: Response, now: Instant) {
         let head = response.head();
-        let small = response.body().as_slice().len() < 8;
-        let shared = if small { None } else { frames.of(&response) };
-        let body = match &shared {
-            Some(cell) => cell.get_or_init(|| share(&response)).len,
-            None => response.encoded_len() - head.len(),
-        };
-        let len = head.len() + body;
-        let room = if shared.is_some() { head.len() } else { len.min(FRAME.max(head.len())) };
-        let mut start = BytesMut::with_capacity(PREFIX + room);
+        let len = response.encoded_len();
+        let mut start = BytesMut::with_capacity(PREFIX + len.min(FRAME.max(head.len())));
         start.put_u8(0);
         start.put_u32(len as u32);
         start.extend_from_slice(&head);
-        self.queue.push_back(Pending { response, since: now, len, start, shared, at: 0 });
+        self.queue.push_back(Pending { response, since: now, len, start, at: 0 });
     }
 
     /// The next frame, and what it completes.
     pub(super) fn next(&mut self) -> Option<(Bytes, Option<Written>)> {
         let pending = self.queue.front_mut()?;
         let start = std::mem::take(&mut pending.start);
-        let frame = match pending.shared.as_ref().and_then(|s| s.get()) {
-            Some(_) if !start.is_empty() => start.freeze(),
-            Some(shared) => {
-                let frame = shared.frames.get(pending.at).cloned().unwrap_or_default();
-                pending.at += 1;
-                frame
-            }
-            None => fill(&pending.response, &mut pending.at, start).unwrap_or_default(),
-        };
-        let end = match pending.shared.as_ref().and_then(|s| s.get()) {
-            Some(shared) => shared.frames.len(),
-            None => pending.response.body().as_slice().len(),
-        };
-        if pending.at < end {
+        let frame = fill(&pending.response, &mut pending.at, start).unwrap_or_default();
+        if pending.at < pending.response.body().as_slice().len() {
             return Some((frame, None));
         }
         let done = self.queue.pop_front()?;
         Some((frame, Some(Written { ty: done.response.ty(), bytes: done.len, since: done.since })))
     }
-}
-
-fn share(response: &Response) -> Shared {
-    let (mut at, mut frames, mut len) = (0, Vec::new(), 0);
-    while let Some(frame) = fill(response, &mut at, BytesMut::new()) {
-        len += frame.len();
-        frames.push(frame);
-    }
-    Shared { frames, len }
 }
 
 /// One frame of resources from `at` on, after what is in `frame` already.
@@ -207,7 +145,7 @@ fn fill(response: &Response, at: &mut usize, mut frame: BytesMut) -> Option<Byte
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ads::{Input, Options, Output, Session, SotwRequest};
+    use crate::ads::{Face, Input, Options, Output, Session, SotwRequest};
     use crate::{Resource, ResourceSet};
     use envoy_types::pb::envoy::config::core::v3::Node;
     use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
@@ -267,9 +205,8 @@ mod tests {
     fn frames_are_small_or_shared_and_add_up_to_the_message() {
         for sizes in [&[][..], &[1], &[5_000], &[100, 5_000, 100], &[1_000; 50], &[20_000; 9], &[3_000; 9]] {
             let response = response(sizes);
-            let cache = Frames::default();
             let mut writers = [Writer::default(), Writer::default()];
-            writers.iter_mut().for_each(|w| w.push(response.clone(), &cache, Instant::now()));
+            writers.iter_mut().for_each(|w| w.push(response.clone(), Instant::now()));
             let mut frames = writers.map(|mut w| {
                 let mut frames = Vec::new();
                 while let Some((frame, written)) = w.next() {
@@ -285,20 +222,10 @@ mod tests {
             reader.push(bytes.into());
             let message = DiscoveryResponse::decode(reader.next().unwrap().unwrap()).unwrap();
             assert_eq!(message.resources.len(), sizes.len());
-            if sizes.len() >= 8 {
+            if sizes.last() == Some(&20_000) {
                 let (a, b) = (frames[0].pop().unwrap(), frames[1].pop().unwrap());
                 assert_eq!(a.as_ptr(), b.as_ptr(), "two streams send the same memory");
             }
         }
-    }
-
-    #[test]
-    fn shared_frames_go_when_nobody_sends_them() {
-        let cache = Frames::default();
-        let mut writer = Writer::default();
-        writer.push(response(&[100; 20]), &cache, Instant::now());
-        assert_eq!(cache.sets.lock().unwrap().values().filter(|s| s.strong_count() > 0).count(), 1);
-        while writer.next().is_some() {}
-        assert_eq!(cache.sets.lock().unwrap().values().filter(|s| s.strong_count() > 0).count(), 0);
     }
 }

@@ -191,7 +191,7 @@ impl<B: Backend> AdsBody<B> {
                             "push"
                         );
                     }
-                    self.writer.push(response, &self.shared.frames, now);
+                    self.writer.push(response, now);
                 }
                 Output::Event(Event::Nack(ty, nack)) => {
                     metrics.rejected(ty, connection.node_id(), &nack);
