@@ -251,7 +251,7 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
-/// A name that many rows share is allocated once per object only; this is the empty one.
+/// The key of an object that belongs to no namespace.
 pub(crate) fn no_namespace(name: impl Into<Name>) -> InNamespace {
     InNamespace::new(Name::default(), name)
 }
