@@ -15,6 +15,7 @@ mod lookup;
 pub mod outbound;
 pub mod route;
 pub mod secrets;
+mod virtual_host;
 
 use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress, address, socket_address};
 use envoy_types::pb::envoy::config::listener::v3::{Filter, ListenerFilter, filter, listener_filter};

@@ -1,6 +1,7 @@
 //! What is sent: named, versioned, encoded exactly once and shared by every stream that sends it.
 
 mod canonical;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use mesh_api::Name;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+
+pub(crate) use wire::Writer;
 
 /// The xDS types we serve, in the order in which they are pushed (make before break).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

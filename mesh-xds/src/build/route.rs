@@ -5,6 +5,7 @@
 //! gateways share all of it. Nothing here fails: what Envoy would refuse was set aside when the rule was lowered.
 
 mod action;
+mod encoded;
 mod filters;
 mod headers;
 pub mod l4;
@@ -14,17 +15,15 @@ pub mod retry;
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, HashPolicy, MaxStreamDuration};
-use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{Decorator, Route, RouteAction};
 use envoy_types::pb::google::protobuf::{Duration, Struct, Value, value::Kind};
 use mesh_api::{Hostname, Name};
 
 use crate::model::Labels;
-use crate::model::virtual_service::{
-    Destination, HttpAction, HttpMatch, HttpRule, Retries, Semantics, Source, VirtualService,
-};
+use crate::model::virtual_service::{Destination, HttpMatch, Retries, Semantics, Source, VirtualService};
 
 pub use action::duration;
+pub use encoded::{EncodedRoutes, http_routes};
 pub(crate) use matches::is_claim;
 pub use matches::string_matcher;
 
@@ -81,9 +80,12 @@ impl RouteContext<'_> {
         cluster_of(destination, self.lookup.service(&destination.host).as_ref(), self.port)
     }
 
-    /// True when an HTTP match may hold for this proxy. As in Istio, named gateways count instead of labels and namespace.
-    fn admits(&self, source: &Source) -> bool {
-        if source.gateways.is_empty() { self.admits_workload(source) } else { self.admits_gateways(source) }
+    /// True when an HTTP match may hold for this proxy and port. As in Istio, named gateways count instead of labels and
+    /// namespace.
+    fn admits_http(&self, m: &HttpMatch) -> bool {
+        let source = &m.source;
+        m.port.is_none_or(|port| port == self.port)
+            && if source.gateways.is_empty() { self.admits_workload(source) } else { self.admits_gateways(source) }
     }
     fn admits_workload(&self, source: &Source) -> bool {
         crate::model::selects(&source.labels, self.labels)
@@ -102,82 +104,6 @@ pub fn cluster_of(destination: &Destination, service: Option<&Target>, called: u
     let host = service.map_or(&destination.host, |s| &s.host);
     let port = destination.port.or_else(|| service.and_then(|s| s.only_port)).unwrap_or(called);
     format!("outbound|{port}|{}|{host}", destination.subset)
-}
-
-/// The routes of a VirtualService in the order in which they are tried, up to the first that catches everything.
-/// Empty when none is for this proxy and port.
-pub fn http_routes(vs: &VirtualService, ctx: &RouteContext<'_>) -> Vec<Route> {
-    let mut out = Vec::with_capacity(vs.http.len());
-    for rule in &vs.http {
-        if rule.matches.is_empty() {
-            out.extend(http_route(vs, rule, None, ctx));
-            break;
-        }
-        for matched in &rule.matches {
-            if let Some(route) = http_route(vs, rule, Some(matched), ctx) {
-                let last = is_catch_all(&route);
-                out.push(route);
-                if last {
-                    return out;
-                }
-            }
-        }
-    }
-    out
-}
-
-fn http_route(
-    vs: &VirtualService,
-    rule: &HttpRule,
-    matched: Option<&HttpMatch>,
-    ctx: &RouteContext<'_>,
-) -> Option<Route> {
-    let mut name = rule.name.to_string();
-    if let Some(m) = matched {
-        if m.port.is_some_and(|port| port != ctx.port) || !ctx.admits(&m.source) {
-            return None;
-        }
-        if !m.name.is_empty() {
-            name = format!("{name}.{}", m.name);
-        }
-    }
-    let mut route = Route {
-        name,
-        r#match: Some(matches::route_match(matched, vs.semantics)),
-        metadata: Some(vs_metadata(vs, &rule.path.text("http", matched.map(|m| m.index)))),
-        stat_prefix: matched.map(|m| m.stat_prefix.to_string()).unwrap_or_default(),
-        typed_per_filter_config: filters::per_filter_config(rule),
-        ..Route::default()
-    };
-    headers::apply(&rule.headers, &mut route);
-    route.action = Some(match &rule.action {
-        HttpAction::Redirect(redirect) => Action::Redirect(action::redirect(redirect, ctx)),
-        HttpAction::Respond(response) => Action::DirectResponse(action::direct_response(response)),
-        HttpAction::Route(destinations) => {
-            Action::Route(action::forward(vs.semantics, rule, destinations, &mut route, ctx))
-        }
-        // Merged away before; one that is left over leads nowhere.
-        HttpAction::Delegate(_) => return None,
-    });
-    route.decorator = Some(Decorator { operation: operation(&route, &vs.name, ctx.port), propagate: None });
-    Some(route)
-}
-
-/// Where a route leads, for traces: `host:port/path` for a single cluster, else the VirtualService's name.
-fn operation(route: &Route, vs_name: &str, port: u16) -> String {
-    let path = match route.r#match.as_ref().and_then(|m| m.path_specifier.as_ref()) {
-        Some(PathSpecifier::Prefix(prefix)) => format!("{prefix}*"),
-        Some(PathSpecifier::Path(path)) => path.clone(),
-        Some(PathSpecifier::SafeRegex(regex)) => regex.regex.clone(),
-        _ => "/*".to_owned(),
-    };
-    if let Some(Action::Route(action)) = &route.action
-        && let Some(ClusterSpecifier::Cluster(cluster)) = &action.cluster_specifier
-        && let [_, port, _, host] = cluster.split('|').collect::<Vec<_>>().as_slice()
-    {
-        return format!("{host}:{port}{path}");
-    }
-    format!("{vs_name}:{port}{path}")
 }
 
 /// The route to a service that no VirtualService speaks of. `operation` is `host:port/*`.
@@ -219,25 +145,12 @@ fn plain_route(operation: &str, action: RouteAction) -> Route {
     }
 }
 
-/// True when a route matches every request.
-pub fn is_catch_all(route: &Route) -> bool {
-    let Some(m) = &route.r#match else { return false };
-    let every_path = match &m.path_specifier {
-        Some(PathSpecifier::Prefix(p) | PathSpecifier::PathSeparatedPrefix(p)) => p == "/",
-        Some(PathSpecifier::SafeRegex(r)) => r.regex == ".*",
-        _ => false,
-    };
-    every_path && m.headers.is_empty() && m.query_parameters.is_empty() && m.dynamic_metadata.is_empty()
+/// An object of `networking.istio.io` as Istio names it in metadata.
+fn config_path(kind: &str, namespace: &str, name: &str) -> String {
+    format!("/apis/networking.istio.io/v1/namespaces/{namespace}/{kind}/{name}")
 }
 
-/// Routes that catch everything go last; otherwise the order stays.
-pub fn catch_all_last(routes: Vec<Route>) -> Vec<Route> {
-    let (last, mut out): (Vec<_>, Vec<_>) = routes.into_iter().partition(is_catch_all);
-    out.extend(last);
-    out
-}
-
-/// Istio's mark of the VirtualService behind a route or filter chain, and the path of the rule in it.
+/// Istio's mark of the VirtualService behind a filter chain, and the path of the rule in it.
 pub fn vs_metadata(vs: &VirtualService, path: &str) -> Metadata {
     config_metadata("virtual-service", &vs.namespace, &vs.name, path)
 }
@@ -245,7 +158,7 @@ pub fn vs_metadata(vs: &VirtualService, path: &str) -> Metadata {
 /// `filter_metadata.istio.config` names an object of `networking.istio.io` as Istio does; `path` is the field in it.
 pub fn config_metadata(kind: &str, namespace: &str, name: &str, path: &str) -> Metadata {
     let text = |t: String| Value { kind: Some(Kind::StringValue(t)) };
-    let config = format!("/apis/networking.istio.io/v1/namespaces/{namespace}/{kind}/{name}");
+    let config = config_path(kind, namespace, name);
     let mut fields = std::collections::HashMap::from([("config".to_owned(), text(config))]);
     if !path.is_empty() {
         fields.insert("path".to_owned(), text(path.to_owned()));

@@ -55,6 +55,7 @@ impl Kind {
             "envoy.config.endpoint.v3.ClusterLoadAssignment" => Self::LoadAssignment,
             "envoy.config.listener.v3.Listener" => Self::Listener,
             "envoy.config.route.v3.RouteConfiguration" => Self::RouteConfiguration,
+            "envoy.config.route.v3.Route" => Self::Route,
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
                 Self::HttpConnectionManager
             }

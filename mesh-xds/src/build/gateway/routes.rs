@@ -6,24 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use envoy_types::pb::envoy::config::route::v3::VirtualHost;
 use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
-use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
 use mesh_api::{Hostname, Name};
-use prost::Message;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::merge::Bound;
 use super::{BuiltListeners, MergedGateway, Router};
 use crate::Resource;
-use crate::build::defaults::MeshRetries;
-use crate::build::lookup::ScopeLookup;
-use crate::build::route::{MAX_DIRECT_RESPONSE_BODY, RouteContext, catch_all_last, http_routes};
-use crate::build::{bool_value, u32_value};
-use crate::class::Client;
+use crate::build::route::EncodedRoutes;
+use crate::build::virtual_host::{VirtualServiceRoutes, route_configuration, virtual_host};
 use crate::memo::Query;
 use crate::model::InNamespace;
 use crate::model::virtual_service::VirtualService;
-use crate::resource::{TypeUrl, canonical_bytes};
 use crate::scope::VirtualServicesFor;
 use crate::shared::ByPtr;
 use crate::view::View;
@@ -57,59 +52,47 @@ impl Query for RouteConfig {
         let servers = merged.routes.get(&self.name).map_or(&[][..], Vec::as_slice);
         let mut hosts = self.hosts(view, servers);
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
-        let head = RouteConfiguration {
-            name: self.name.to_string(),
-            validate_clusters: bool_value(false),
-            ignore_port_in_host_matching: true,
-            max_direct_response_body_size_bytes: u32_value(MAX_DIRECT_RESPONSE_BODY),
-            ..RouteConfiguration::default()
-        };
-        let mut value = head.encode_to_vec();
-        for host in &hosts {
-            value.extend_from_slice(&view.get(host));
-        }
-        if hosts.is_empty() {
+        let mut encoded: Vec<Bytes> = hosts.iter().map(Host::encode).collect();
+        if encoded.is_empty() {
             let port = servers.first().map_or(0, |b| b.server.port);
             // Without routes every request is answered with 404.
-            value.extend_from_slice(&field(VirtualHost {
+            let blackhole = VirtualHost {
                 name: format!("blackhole:{port}"),
                 domains: vec!["*".to_owned()],
                 ..VirtualHost::default()
-            }));
+            };
+            encoded.push(virtual_host(&blackhole, &[]));
         }
-        Arc::new(Resource::from_value(self.name.clone(), TypeUrl::Route.as_str(), &value))
+        Arc::new(route_configuration(&self.name, &encoded))
     }
 }
 
-/// A virtual host as planned; as a query it is the encoded field of the route configuration.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+/// A virtual host in the making.
 struct Host {
     /// The first of its hosts, with the server's port.
     name: String,
     domains: Vec<Hostname>,
+    /// Requests in plaintext are sent on to TLS.
     redirects: bool,
-    routes: Vec<VirtualServiceRoutes>,
+    /// The virtual services that it is routed by.
+    routes: Vec<Arc<EncodedRoutes>>,
 }
 
-impl Query for Host {
-    type Out = Bytes;
-
-    fn run(&self, view: &View<'_>) -> Bytes {
-        let routes: Vec<Route> = self.routes.iter().flat_map(|query| (*view.get(query)).clone()).collect();
+impl Host {
+    /// As a field of the route configuration. What catches everything goes last, whichever virtual service it is of.
+    fn encode(&self) -> Bytes {
         let requires = if self.redirects { TlsRequirementType::All } else { TlsRequirementType::None };
-        field(VirtualHost {
+        let head = VirtualHost {
             name: self.name.clone(),
             domains: self.domains.iter().map(Hostname::to_string).collect(),
-            routes: catch_all_last(routes),
             require_tls: requires.into(),
             include_request_attempt_count: true,
             ..VirtualHost::default()
-        })
+        };
+        let specific = self.routes.iter().map(|routes| routes.specific());
+        let catch_all = self.routes.iter().map(|routes| routes.catch_all());
+        virtual_host(&head, &specific.chain(catch_all).collect::<Vec<_>>())
     }
-}
-
-fn field(host: VirtualHost) -> Bytes {
-    canonical_bytes(&RouteConfiguration { virtual_hosts: vec![host], ..RouteConfiguration::default() }).into()
 }
 
 /// A host on its way, with indices of what it is routed by.
@@ -123,8 +106,9 @@ impl RouteConfig {
     fn hosts(&self, view: &View<'_>, servers: &[Bound]) -> Vec<Host> {
         let mut drafts: BTreeMap<Hostname, Draft> = BTreeMap::new();
         // A virtual service has the same routes on all servers of a gateway: those for the first one's port.
-        let mut built: Vec<VirtualServiceRoutes> = Vec::new();
+        let mut built: Vec<Arc<EncodedRoutes>> = Vec::new();
         let mut known: FxHashMap<(Name, InNamespace), usize> = FxHashMap::default();
+        let mut routed: FxHashSet<(Hostname, usize)> = FxHashSet::default();
         for bound in servers {
             let server = &bound.server;
             let gateway = bound.gateway.full_name();
@@ -143,27 +127,27 @@ impl RouteConfig {
                 let at = match known.get(&(gateway.clone(), vs.key())) {
                     Some(at) => *at,
                     None => {
-                        let query = VirtualServiceRoutes {
-                            client: client.clone(),
+                        let routes = view.get(&VirtualServiceRoutes {
                             virtual_service: ByPtr(vs.clone()),
+                            client: client.clone(),
                             gateway: gateway.clone(),
                             port: server.port,
                             tls: server.tls.is_some(),
-                        };
-                        if view.get(&query).is_empty() {
+                        });
+                        if routes.is_empty() {
                             continue;
                         }
-                        built.push(query);
+                        built.push(routes);
                         known.insert((gateway.clone(), vs.key()), built.len() - 1);
                         built.len() - 1
                     }
                 };
                 for host in hosts {
                     let entry = drafts.entry(host.clone()).or_insert_with(|| draft(&host));
-                    if !entry.routes.contains(&at) {
+                    entry.redirects |= server.redirects();
+                    if routed.insert((host, at)) {
                         entry.routes.push(at);
                     }
-                    entry.redirects |= server.redirects();
                 }
             }
             if server.redirects() {
@@ -216,34 +200,4 @@ fn collapse(drafts: BTreeMap<Hostname, Draft>) -> Vec<(Draft, Vec<Hostname>)> {
         }
     }
     out
-}
-
-/// The routes that a virtual service means for a gateway.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct VirtualServiceRoutes {
-    client: Client,
-    virtual_service: ByPtr<VirtualService>,
-    gateway: Name,
-    port: u16,
-    tls: bool,
-}
-
-impl Query for VirtualServiceRoutes {
-    type Out = Vec<Route>;
-    fn run(&self, view: &View<'_>) -> Vec<Route> {
-        let gateways = [self.gateway.clone()];
-        let lookup = ScopeLookup { view, client: &self.client, port: self.port };
-        let retries = view.get(&MeshRetries);
-        let ctx = RouteContext {
-            namespace: &self.client.namespace,
-            labels: &self.client.labels,
-            gateways: &gateways,
-            port: self.port,
-            tls: self.tls,
-            default_retries: (*retries).as_ref(),
-            append_x_forwarded_host: false,
-            lookup: &lookup,
-        };
-        http_routes(&self.virtual_service, &ctx)
-    }
 }

@@ -4,26 +4,25 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, Route, RouteAction, RouteConfiguration, VirtualHost, route, route_action,
+    DirectResponseAction, Route, RouteAction, VirtualHost, route, route_action,
 };
 use mesh_api::{Hostname, Name};
-use prost::Message;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{OutboundPolicy, domains, scope};
 use crate::Resource;
 use crate::build::defaults::MeshRetries;
 use crate::build::destination::Rules;
-use crate::build::lookup::{HashOf, ScopeLookup};
-use crate::build::route::{MAX_DIRECT_RESPONSE_BODY, RouteContext, default_route, http_routes};
-use crate::build::{bool_value, duration, u32_value};
+use crate::build::duration;
+use crate::build::lookup::HashOf;
+use crate::build::route::{EncodedRoutes, default_route};
+use crate::build::virtual_host::{VirtualServiceRoutes, route_configuration, virtual_host};
 use crate::class::Client;
 use crate::memo::Query;
 use crate::model::virtual_service::{Semantics, VirtualService};
 use crate::model::{Port, Protocol, Resolution, Service};
-use crate::resource::{TypeUrl, canonical_bytes};
 use crate::scope::{AliasIndex, MESH, ScopedListener};
 use crate::shared::{ByPtr, Shared};
 use crate::view::View;
@@ -61,19 +60,9 @@ impl Query for RouteConfig {
             }
         } else {
             encoded.extend(hosts.iter().map(|plan| (*view.get(plan)).clone()));
-            encoded.push(field(&catch_all(&policy)));
+            encoded.push(virtual_host(&catch_all(&policy), &[]));
         }
-        let head = RouteConfiguration {
-            name: self.name.to_string(),
-            validate_clusters: bool_value(false),
-            max_direct_response_body_size_bytes: u32_value(MAX_DIRECT_RESPONSE_BODY),
-            ignore_port_in_host_matching: true,
-            ..Default::default()
-        };
-        let mut value = Vec::with_capacity(head.encoded_len() + encoded.iter().map(Bytes::len).sum::<usize>());
-        value.put_slice(&head.encode_to_vec());
-        encoded.iter().for_each(|host| value.put_slice(host));
-        Arc::new(Resource::from_value(self.name.clone(), TypeUrl::Route.as_str(), &value))
+        Arc::new(route_configuration(&self.name, &encoded))
     }
 }
 
@@ -88,11 +77,6 @@ impl RouteConfig {
             None => (self.name.parse().unwrap_or(0), None),
         }
     }
-}
-
-/// A virtual host as an encoded field 2 of a `RouteConfiguration`.
-fn field(host: &VirtualHost) -> Bytes {
-    canonical_bytes(&RouteConfiguration { virtual_hosts: vec![host.clone()], ..Default::default() }).into()
 }
 
 /// A virtual host as planned; as a query it is the encoded field.
@@ -115,50 +99,22 @@ enum RoutesOf {
 impl Query for VirtualHostPlan {
     type Out = Bytes;
     fn run(&self, view: &View<'_>) -> Bytes {
-        let routes = match &self.routes {
+        let head = VirtualHost {
+            name: self.name.to_string(),
+            domains: self.domains.iter().map(Name::to_string).collect(),
+            include_request_attempt_count: true,
+            ..VirtualHost::default()
+        };
+        match &self.routes {
             RoutesOf::Service { host, port, hash } => {
                 let cluster = format!("outbound|{port}||{host}");
                 let hash = hash.as_ref().and_then(|query| (*view.get(&**query)).clone());
                 let retries = view.get(&MeshRetries);
-                vec![default_route(&cluster, &format!("{host}:{port}/*"), (*retries).as_ref(), hash)]
+                let route = default_route(&cluster, &format!("{host}:{port}/*"), (*retries).as_ref(), hash);
+                virtual_host(&head, &[EncodedRoutes::catching_all(&route).all()])
             }
-            RoutesOf::VirtualService(query) => (*view.get(&**query)).clone(),
-        };
-        field(&VirtualHost {
-            name: self.name.to_string(),
-            domains: self.domains.iter().map(Name::to_string).collect(),
-            routes,
-            include_request_attempt_count: true,
-            ..Default::default()
-        })
-    }
-}
-
-/// The routes that a virtual service means for a group of sidecars on a port.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct VirtualServiceRoutes {
-    virtual_service: ByPtr<VirtualService>,
-    client: Client,
-    port: u16,
-}
-
-impl Query for VirtualServiceRoutes {
-    type Out = Vec<Route>;
-    fn run(&self, view: &View<'_>) -> Vec<Route> {
-        let gateways = [Name::from(MESH)];
-        let lookup = ScopeLookup { view, client: &self.client, port: self.port };
-        let retries = view.get(&MeshRetries);
-        let ctx = RouteContext {
-            namespace: &self.client.namespace,
-            labels: &self.client.labels,
-            gateways: &gateways,
-            port: self.port,
-            tls: false,
-            default_retries: (*retries).as_ref(),
-            append_x_forwarded_host: false,
-            lookup: &lookup,
-        };
-        http_routes(&self.virtual_service, &ctx)
+            RoutesOf::VirtualService(query) => virtual_host(&head, &[view.get(&**query).all()]),
+        }
     }
 }
 
@@ -404,7 +360,13 @@ impl<'h, 'v> Hosts<'h, 'v> {
         }
         let mut out = Vec::new();
         for (port, services) in by_port {
-            let query = VirtualServiceRoutes { virtual_service: this.clone(), client: self.client.clone(), port };
+            let query = VirtualServiceRoutes {
+                virtual_service: this.clone(),
+                client: self.client.clone(),
+                gateway: MESH.into(),
+                port,
+                tls: false,
+            };
             // A rule may not be meant for this port or these callers; then the services have their own routes.
             if self.view.get(&query).is_empty() {
                 continue;

@@ -40,11 +40,18 @@ pub(super) fn set_timeout(action: &mut RouteAction, timeout: Option<time::Durati
     }
 }
 
+/// True when what becomes of a request depends on the path that the rule matched.
+pub(super) fn depends_on_path(rule: &HttpRule, semantics: Semantics) -> bool {
+    let uri = rule.rewrite.as_ref().and_then(|rewrite| rewrite.uri.as_ref());
+    semantics == Semantics::Gateway && matches!(uri, Some(UriRewrite::Prefix(to)) if to == "/")
+}
+
 /// Forwarding. Header changes of a single destination go to the route itself.
 pub(super) fn forward(
     semantics: Semantics,
     rule: &HttpRule,
     destinations: &[HttpDestination],
+    path: Option<&PathSpecifier>,
     route: &mut Route,
     ctx: &RouteContext<'_>,
 ) -> RouteAction {
@@ -57,7 +64,7 @@ pub(super) fn forward(
     if let Some(rewrite) = &rule.rewrite {
         action.append_x_forwarded_host = ctx.append_x_forwarded_host;
         if let Some(uri) = &rewrite.uri {
-            rewrite_uri(uri, semantics, route, &mut action);
+            rewrite_uri(uri, semantics, path, &mut action);
         }
         authority = rewrite.authority.clone().or(authority);
     }
@@ -84,14 +91,14 @@ pub(super) fn forward(
     action
 }
 
-fn rewrite_uri(uri: &UriRewrite, semantics: Semantics, route: &Route, action: &mut RouteAction) {
+fn rewrite_uri(uri: &UriRewrite, semantics: Semantics, path: Option<&PathSpecifier>, action: &mut RouteAction) {
     match uri {
         UriRewrite::Regex { pattern, substitution } => {
             action.regex_rewrite = Some(substitute(pattern, substitution));
         }
         // Cutting a prefix off must leave a slash when nothing else is left.
         UriRewrite::Prefix(to) if semantics == Semantics::Gateway && to == "/" => {
-            let prefix = match route.r#match.as_ref().and_then(|m| m.path_specifier.as_ref()) {
+            let prefix = match path {
                 Some(PathSpecifier::PathSeparatedPrefix(prefix)) => regex::escape(prefix),
                 _ => String::new(),
             };

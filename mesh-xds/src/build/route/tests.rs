@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 
 use envoy_types::pb::envoy::config::route::v3::route_action::HostRewriteSpecifier;
-use envoy_types::pb::envoy::config::route::v3::{header_matcher, route_action::hash_policy, weighted_cluster};
+use envoy_types::pb::envoy::config::route::v3::{
+    VirtualHost, header_matcher, route_action::hash_policy, weighted_cluster,
+};
 use mesh_api::object::Object;
+use prost::Message;
+
+use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 
 use super::*;
 use crate::model::Settings;
@@ -48,6 +53,10 @@ fn http(rules: &str) -> VirtualService {
     ))
 }
 
+fn decoded(fields: &[u8]) -> Vec<Route> {
+    VirtualHost::decode(fields).unwrap().routes
+}
+
 fn routes_on(vs: &VirtualService, gateways: &[Name], port: u16, labels: &Labels) -> Vec<Route> {
     let namespace = Name::from("default");
     let ctx = RouteContext {
@@ -60,7 +69,7 @@ fn routes_on(vs: &VirtualService, gateways: &[Name], port: u16, labels: &Labels)
         append_x_forwarded_host: false,
         lookup: &Services,
     };
-    let routes = http_routes(vs, &ctx);
+    let routes = decoded(http_routes(vs, &ctx).all());
     if !routes.is_empty() {
         envoy_accepts_routes(routes.clone());
     }
@@ -333,11 +342,25 @@ fn direct_responses_carry_their_body() {
 
 #[test]
 fn catch_alls_go_last() {
-    let built = routes(
-        "- match: [{uri: {prefix: /a}}]\n  route: [{destination: {host: b}}]\n- route: [{destination: {host: b}}]",
-    );
-    let reversed = built.iter().rev().cloned().collect();
-    assert_eq!(catch_all_last(reversed), built);
+    let rules = "- match: [{uri: {prefix: /a}}, {uri: {prefix: /}}]\n  route: [{destination: {host: b}}]";
+    let (namespace, labels) = (Name::from("default"), Labels::new());
+    let ctx = RouteContext {
+        namespace: &namespace,
+        labels: &labels,
+        gateways: &["mesh".into()],
+        port: 80,
+        tls: false,
+        default_retries: None,
+        append_x_forwarded_host: false,
+        lookup: &Services,
+    };
+    let encoded = http_routes(&http(rules), &ctx);
+    let [specific, last] = &decoded(encoded.all())[..] else { panic!("two routes") };
+    assert_eq!(decoded(encoded.specific()), std::slice::from_ref(specific));
+    assert_eq!(decoded(encoded.catch_all()), std::slice::from_ref(last));
+    assert_eq!(last.decorator.as_ref().unwrap().operation, "b.default.svc.cluster.local:80/*");
+    let only_specific = http_routes(&http(&rules.replace(", {uri: {prefix: /}}", "")), &ctx);
+    assert_eq!((only_specific.all(), only_specific.catch_all()), (encoded.specific(), &[][..]));
 }
 
 #[test]
