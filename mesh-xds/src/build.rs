@@ -93,9 +93,3 @@ pub(crate) fn listener_filter<M: Message + Name>(name: &str, config: &M) -> List
         ..Default::default()
     }
 }
-
-/// The address of a Unix socket.
-pub(crate) fn pipe_address(path: &str) -> Address {
-    let pipe = envoy_types::pb::envoy::config::core::v3::Pipe { path: path.into(), mode: 0 };
-    Address { address: Some(address::Address::Pipe(pipe)) }
-}

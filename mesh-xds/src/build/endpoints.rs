@@ -1,13 +1,10 @@
 //! EDS: the endpoints of each cluster that asks for them, grouped by locality.
 
+mod encode;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Locality as PbLocality, Metadata};
-use envoy_types::pb::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint as PbEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
-};
-use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use mesh_api::Name;
 
 use super::cluster::{
@@ -16,7 +13,6 @@ use super::cluster::{
 };
 use super::defaults::MeshDefaults;
 use super::destination::Rules;
-use super::{socket_address, u32_value};
 use crate::Resource;
 use crate::class::Client;
 use crate::endpoints::EndpointsOf;
@@ -163,7 +159,7 @@ impl Query for ServiceEndpoints {
                     Mode::SniDnat => sni_dnat_name(port.number, subset, host),
                 };
                 let groups = self.groups(&chosen, policy.as_deref(), mesh.locality.as_ref());
-                out.push(Arc::new(encode(name, &chosen, &groups)));
+                out.push(Arc::new(encode::assignment(name, &chosen, &groups)));
             }
         }
         out
@@ -199,51 +195,4 @@ impl ServiceEndpoints {
 
 fn distributes(settings: &LocalityLb) -> bool {
     matches!(settings, LocalityLb::Locality(settings) if !settings.distribute.is_empty())
-}
-
-fn encode(name: String, chosen: &[&Endpoint], groups: &[Group]) -> Resource {
-    let assignment = ClusterLoadAssignment {
-        cluster_name: name.clone(),
-        endpoints: groups
-            .iter()
-            .map(|group| LocalityLbEndpoints {
-                locality: (!group.locality.is_empty()).then(|| PbLocality {
-                    region: group.locality.region.to_string(),
-                    zone: group.locality.zone.to_string(),
-                    sub_zone: group.locality.subzone.to_string(),
-                }),
-                lb_endpoints: group.endpoints.iter().filter_map(|i| chosen.get(*i)).map(|e| endpoint(e)).collect(),
-                load_balancing_weight: u32_value(group.weight),
-                priority: group.priority,
-                ..Default::default()
-            })
-            .collect(),
-        ..Default::default()
-    };
-    Resource::encode(name, &assignment)
-}
-
-fn endpoint(endpoint: &Endpoint) -> LbEndpoint {
-    let health = match endpoint.health {
-        Health::Healthy => HealthStatus::Unknown,
-        Health::Unhealthy => HealthStatus::Unhealthy,
-        Health::Draining => HealthStatus::Draining,
-    };
-    let address = match endpoint.address.strip_prefix("unix://") {
-        Some(path) => super::pipe_address(path),
-        None => socket_address(&endpoint.address, endpoint.port),
-    };
-    LbEndpoint {
-        host_identifier: Some(HostIdentifier::Endpoint(PbEndpoint { address: Some(address), ..Default::default() })),
-        health_status: health as i32,
-        load_balancing_weight: u32_value(endpoint.weight.max(1)),
-        metadata: (!endpoint.tls_mode.is_empty()).then(|| tls_mode(&endpoint.tls_mode)),
-    }
-}
-
-/// What a cluster's transport socket matches look at.
-fn tls_mode(mode: &Name) -> Metadata {
-    let value = Value { kind: Some(Kind::StringValue(mode.to_string())) };
-    let fields = Struct { fields: [("tlsMode".to_owned(), value)].into() };
-    Metadata { filter_metadata: [("envoy.transport_socket_match".to_owned(), fields)].into(), ..Default::default() }
 }

@@ -31,9 +31,14 @@ impl Writer {
     /// A number, a boolean or a value of an enumeration; nothing for zero.
     pub(crate) fn number(&mut self, field: u32, number: u64) {
         if number != 0 {
-            encode_key(field, WireType::Varint, &mut self.bytes);
-            encode_varint(number, &mut self.bytes);
+            self.chosen_number(field, number);
         }
+    }
+
+    /// A number of a `oneof`, which counts even when it is zero.
+    pub(crate) fn chosen_number(&mut self, field: u32, number: u64) {
+        encode_key(field, WireType::Varint, &mut self.bytes);
+        encode_varint(number, &mut self.bytes);
     }
 
     /// A message, field by field.
@@ -70,6 +75,22 @@ impl Writer {
     pub(crate) fn prost(&mut self, message: &impl Message) {
         // Writing to a vector cannot fail: it has all the room there is.
         let _ = message.encode(&mut self.bytes);
+    }
+
+    /// An entry of a map from names to `Struct`s, as in `Metadata.filter_metadata`.
+    pub(crate) fn struct_entry(&mut self, field: u32, name: &str, fields: impl FnOnce(&mut Self)) {
+        self.message(field, |entry| {
+            entry.text(1, name);
+            entry.message(2, fields);
+        });
+    }
+
+    /// A text as a field of a `Struct`.
+    pub(crate) fn struct_text(&mut self, key: &str, text: &str) {
+        self.message(1, |entry| {
+            entry.text(1, key);
+            entry.message(2, |value| value.joined(3, &[text.as_bytes()]));
+        });
     }
 
     /// Bytes written so far.

@@ -15,6 +15,8 @@ use crate::resource::{Writer, canonical_bytes};
 const ROUTES: u32 = 3;
 /// `Route.metadata`.
 const METADATA: u32 = 4;
+/// `Metadata.filter_metadata`.
+const FILTER_METADATA: u32 = 1;
 
 /// Routes as encoded fields of a `VirtualHost`. One that catches everything is the last of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -74,7 +76,12 @@ pub fn http_routes(vs: &VirtualService, ctx: &RouteContext<'_>) -> EncodedRoutes
             out.message(ROUTES, |route| {
                 route.prost(&own);
                 let path = rule.path.text("http", matched.map(|m| m.index));
-                route.message(METADATA, |w| istio_metadata(w, &[("config", &config), ("path", &path)]));
+                route.message(METADATA, |metadata| {
+                    metadata.struct_entry(FILTER_METADATA, "istio", |fields| {
+                        fields.struct_text("config", &config);
+                        fields.struct_text("path", &path);
+                    });
+                });
                 route.fields(&[&outcome.fields]);
             });
             if last {
@@ -149,20 +156,4 @@ fn is_catch_all(m: &RouteMatch) -> bool {
         _ => false,
     };
     every_path && m.headers.is_empty() && m.query_parameters.is_empty() && m.dynamic_metadata.is_empty()
-}
-
-/// The fields of a `Metadata` whose `filter_metadata.istio` has these texts.
-fn istio_metadata(metadata: &mut Writer, texts: &[(&str, &str)]) {
-    // Entries of maps have their key in field 1 and their value in field 2; a `Value` has its text in field 3.
-    metadata.message(1, |entry| {
-        entry.text(1, "istio");
-        entry.message(2, |fields| {
-            for (key, text) in texts {
-                fields.message(1, |field| {
-                    field.text(1, key);
-                    field.message(2, |value| value.text(3, text));
-                });
-            }
-        });
-    });
 }
