@@ -1,8 +1,43 @@
 //! The kinds of `extensions.istio.io` as users write them: filters in WebAssembly or Lua that proxies run.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResource;
+use serde_json::{Value, json};
 
-use crate::types::{IstioStatus, PolicyTargetReference, PortSelector, WorkloadSelector, enumeration, message};
+use crate::types::{
+    IstioStatus, PolicyTargetReference, PortSelector, Serving, WorkloadSelector, crd, enumeration, message, schema,
+};
+
+/// The definitions of all kinds of this group, for an apiserver.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    let with_spec = Serving { spec_required: true, ..Serving::default() };
+    vec![crd::<TrafficExtension>(with_spec), crd::<WasmPlugin>(with_spec)]
+}
+
+/// The rule for where a module is; a URL without a scheme names an image.
+fn module_url(schemes: &str) -> Value {
+    let rule = format!(
+        "isURL(self) ? (url(self).getScheme() in [{schemes}]) : \
+         (isURL('http://' + self) && url('http://' + self).getScheme() in [{schemes}])"
+    );
+    schema::rules(&[("the URL must begin with oci://, file://, http:// or https://, or name an image", rule.as_str())])
+}
+
+/// The rules for a TrafficExtension's target and filter.
+fn exactly_one_filter() -> Value {
+    let mut rules = schema::at_most_one(&["selector", "targetRefs"]);
+    if let Value::Array(rules) = &mut rules {
+        rules.push(json!({ "message": "one of wasm and lua must be set", "rule": "has(self.wasm) != has(self.lua)" }));
+    }
+    rules
+}
+
+/// A port that must be given.
+fn numbered_port() -> Value {
+    let number =
+        json!({ "type": "integer", "minimum": 1, "maximum": 65535, "description": "The service's port number." });
+    json!({ "type": "object", "required": ["number"], "properties": { "number": number } })
+}
 
 message! {
     /// A WebAssembly filter. Superseded by TrafficExtension.
@@ -33,26 +68,33 @@ message! {
         doc = "A WebAssembly filter.",
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
     )]
+    #[schemars(extend("required" = ["url"], "x-kubernetes-validations" = schema::one_target()))]
     pub struct WasmPluginSpec {
         /// The workloads. Default: all of the namespace; in the root namespace, of the mesh.
         pub selector: Option<WorkloadSelector>,
         /// The object that it is attached to instead. Superseded by `target_refs`.
         pub target_ref: Option<PolicyTargetReference>,
         /// The objects that it is attached to instead.
+        #[schemars(length(max = 16))]
         pub target_refs: Vec<PolicyTargetReference>,
         /// Where the module is: `oci://` (the default), `file://` or `http[s]://`.
+        #[schemars(length(min = 1), extend("x-kubernetes-validations" = module_url("'', 'http', 'https', 'oci', 'file'")))]
         pub url: String,
         /// Checksum of the module or image, in hex.
+        #[schemars(regex(pattern = r"(^$|^[a-f0-9]{64}$)"))]
         pub sha256: String,
         /// When the image is fetched again.
         pub image_pull_policy: PullPolicy,
         /// Secret for fetching the image.
+        #[schemars(length(min = 1, max = 253))]
         pub image_pull_secret: String,
         /// Key that signed the module. Not used.
         pub verification_key: String,
         /// Settings that the module gets, as JSON.
-        pub plugin_config: serde_json::Map<String, serde_json::Value>,
+        #[schemars(schema_with = "schema::any_object")]
+        pub plugin_config: serde_json::Map<String, Value>,
         /// Name that the module goes by.
+        #[schemars(length(min = 1, max = 256))]
         pub plugin_name: String,
         /// Where in the filter chain it runs.
         pub phase: PluginPhase,
@@ -98,10 +140,12 @@ message! {
         doc = "A filter in WebAssembly or Lua.",
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
     )]
+    #[schemars(extend("x-kubernetes-validations" = exactly_one_filter()))]
     pub struct TrafficExtensionSpec {
         /// The workloads. Default: all of the namespace; in the root namespace, of the mesh.
         pub selector: Option<WorkloadSelector>,
         /// The objects that it is attached to instead.
+        #[schemars(length(max = 16))]
         pub target_refs: Vec<PolicyTargetReference>,
         /// Where in the filter chain it runs.
         pub phase: ExecutionPhase,
@@ -123,20 +167,26 @@ message! {
 
 message! {
     /// A filter in WebAssembly.
+    #[schemars(extend("required" = ["url"]))]
     pub struct WasmConfig {
         /// Where the module is: `oci://` (the default), `file://` or `http[s]://`.
+        #[schemars(length(min = 1), extend("x-kubernetes-validations" = module_url("'', 'http', 'https', 'file', 'oci'")))]
         pub url: String,
         /// Checksum of the module or image, in hex.
+        #[schemars(regex(pattern = r"(^$|^[a-f0-9]{64}$)"))]
         pub sha256: String,
         /// When the image is fetched again.
         pub image_pull_policy: PullPolicy,
         /// Secret for fetching the image.
+        #[schemars(length(min = 1, max = 253))]
         pub image_pull_secret: String,
         /// Key that signed the module. Not used.
         pub verification_key: String,
         /// Settings that the module gets, as JSON.
-        pub plugin_config: serde_json::Map<String, serde_json::Value>,
+        #[schemars(schema_with = "schema::any_object")]
+        pub plugin_config: serde_json::Map<String, Value>,
         /// Name that the module goes by.
+        #[schemars(length(min = 1, max = 256))]
         pub plugin_name: String,
         /// What happens to traffic when it fails.
         pub fail_strategy: FailStrategy,
@@ -149,8 +199,10 @@ message! {
 
 message! {
     /// A filter in Lua.
+    #[schemars(extend("required" = ["inlineCode"]))]
     pub struct LuaConfig {
         /// The script, with `envoy_on_request` and `envoy_on_response`.
+        #[schemars(length(min = 1, max = 65536))]
         pub inline_code: String,
     }
 }
@@ -161,6 +213,8 @@ message! {
         /// By the proxy's role.
         pub mode: WorkloadMode,
         /// By the port: any one of these.
+        #[schemars(extend("items" = numbered_port()))]
+        #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["number"]))]
         pub ports: Vec<PortSelector>,
     }
 }
@@ -255,18 +309,26 @@ message! {
     /// A module's virtual machine.
     pub struct VmConfig {
         /// Its environment.
+        #[schemars(length(max = 256))]
+        #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
         pub env: Vec<EnvVar>,
     }
 }
 
 message! {
     /// A variable of a module's environment.
+    #[schemars(extend("required" = ["name"], "x-kubernetes-validations" = schema::rules(&[(
+        "only INLINE takes a value",
+        "(has(self.valueFrom) ? self.valueFrom : '') != 'HOST' || !has(self.value)",
+    )])))]
     pub struct EnvVar {
         /// Its name.
+        #[schemars(length(min = 1, max = 256))]
         pub name: String,
         /// Where its value comes from.
         pub value_from: EnvValueSource,
         /// Its value, when `INLINE`.
+        #[schemars(length(max = 2048))]
         pub value: String,
     }
 }

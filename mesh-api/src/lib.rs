@@ -23,3 +23,17 @@ pub use diagnostic::{Diagnostic, FieldPath, Location, Severity};
 pub use document::{Document, Parsed};
 pub use names::{Hostname, Name, ObjectRef};
 pub use object::{Kind, Object};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+/// The definitions of all of Istio's kinds, for an apiserver: every served version with its schema, ordered by group and
+/// kind. They are made from the Rust types.
+///
+/// ```
+/// let names: Vec<_> = mesh_api::crds().into_iter().filter_map(|crd| crd.metadata.name).collect();
+/// assert_eq!(names.len(), 15);
+/// assert_eq!(names[0], "trafficextensions.extensions.istio.io");
+/// ```
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    [extensions::crds(), networking::crds(), security::crds(), telemetry::crds()].into_iter().flatten().collect()
+}

@@ -19,8 +19,8 @@ mod workload;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
-use crate::types::crd;
 pub use crate::types::{PortSelector, StringMatch};
+use crate::types::{Serving, crd};
 pub use destination_rule::*;
 pub use envoy_filter::{EnvoyFilter, EnvoyFilterSpec};
 pub use gateway::*;
@@ -32,17 +32,19 @@ pub use workload::*;
 
 /// The definitions of all kinds of this group, for an apiserver.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    const OLDER: &[&str] = &["v1alpha3", "v1beta1"];
+    let alone = Serving::default();
+    let served = Serving { older: &["v1alpha3", "v1beta1"], ..alone };
+    let with_spec = Serving { spec_required: true, ..served };
     vec![
-        crd::<DestinationRule>(OLDER, false),
-        crd::<EnvoyFilter>(&[], false),
-        crd::<Gateway>(OLDER, false),
-        crd::<ProxyConfig>(&[], false),
-        crd::<ServiceEntry>(OLDER, true),
-        crd::<Sidecar>(OLDER, false),
-        crd::<VirtualService>(OLDER, false),
-        crd::<WorkloadEntry>(OLDER, true),
-        crd::<WorkloadGroup>(OLDER, true),
+        crd::<DestinationRule>(served),
+        crd::<EnvoyFilter>(alone),
+        crd::<Gateway>(served),
+        crd::<ProxyConfig>(alone),
+        crd::<ServiceEntry>(with_spec),
+        crd::<Sidecar>(served),
+        crd::<VirtualService>(served),
+        crd::<WorkloadEntry>(with_spec),
+        crd::<WorkloadGroup>(with_spec),
     ]
 }
 

@@ -6,13 +6,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResource;
+use schemars::Schema;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
 use crate::types::message::Field;
-use crate::types::{Duration, IstioStatus, enumeration, message, spec};
+use crate::types::{Duration, IstioStatus, Serving, crd, enumeration, message, schema, spec};
 
 pub use crate::types::{PolicyTargetReference, WorkloadSelector};
+
+/// The definitions of all kinds of this group, for an apiserver.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    let served = Serving { older: &["v1beta1"], ..Serving::default() };
+    vec![crd::<AuthorizationPolicy>(served), crd::<PeerAuthentication>(served), crd::<RequestAuthentication>(served)]
+}
 
 spec! {
     /// Whether workloads accept plaintext, mutual TLS or both.
@@ -49,12 +57,20 @@ spec! {
         printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mtls.mode", description = "What is accepted."),
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
     )]
+    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[(
+        "portLevelMtls needs a selector",
+        "has(self.portLevelMtls) ? (((has(self.selector) && has(self.selector.matchLabels)) ? self.selector.matchLabels : {}).size() > 0) : true",
+    )])))]
     pub struct PeerAuthenticationSpec {
         /// The workloads. Default: all of the namespace; in the root namespace, of the mesh.
         pub selector: Option<WorkloadSelector>,
         /// What they accept. Default: as the namespace's or the mesh's policy says.
         pub mtls: Option<MutualTls>,
         /// What they accept on single ports, by the workload's port number. Needs a selector.
+        #[schemars(with = "BTreeMap<String, MutualTls>")]
+        #[schemars(extend("minProperties" = 1, "x-kubernetes-validations" = schema::rules(&[
+            ("a port is between 1 and 65535", "self.all(key, 0 < int(key) && int(key) <= 65535)"),
+        ])))]
         pub port_level_mtls: BTreeMap<u32, MutualTls>,
     }
 }
@@ -139,27 +155,37 @@ spec! {
         derive = "Default",
         doc = "Which tokens workloads accept with requests."
     )]
+    #[schemars(extend("x-kubernetes-validations" = schema::one_target()))]
     pub struct RequestAuthenticationSpec {
         /// The workloads. Default: all of the namespace; in the root namespace, of the mesh.
         pub selector: Option<WorkloadSelector>,
         /// The object that it is attached to instead. Superseded by `target_refs`.
         pub target_ref: Option<PolicyTargetReference>,
         /// The objects that it is attached to instead.
+        #[schemars(length(max = 16))]
         pub target_refs: Vec<PolicyTargetReference>,
         /// The tokens accepted: any one of these.
+        #[schemars(length(max = 4096))]
         pub jwt_rules: Vec<JwtRule>,
     }
 }
 
 message! {
     /// A sort of token and where it is looked for.
+    #[schemars(transform = jwks_uri)]
+    #[schemars(extend("x-kubernetes-validations" = schema::at_most_one(&["jwksUri", "jwks_uri", "jwks"])))]
     pub struct JwtRule {
         /// Who issued it: the claim `iss`.
+        #[schemars(length(min = 1))]
         pub issuer: String,
         /// For whom it was issued: one of these must be in the claim `aud`. Default: anyone.
+        #[schemars(inner(length(min = 1)))]
         pub audiences: Vec<String>,
         /// URL of the issuer's keys. Default: by OpenID discovery from the issuer.
         #[serde(alias = "jwks_uri")]
+        #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::rules(&[
+            ("the URL must begin with http:// or https://", "url(self).getScheme() in ['http', 'https']"),
+        ])))]
         pub jwks_uri: String,
         /// The issuer's keys themselves.
         pub jwks: String,
@@ -167,26 +193,50 @@ message! {
         /// `access_token`.
         pub from_headers: Vec<JwtHeader>,
         /// Query parameters that may hold it.
+        #[schemars(inner(length(min = 1)))]
         pub from_params: Vec<String>,
         /// Header in which its payload is sent on, in base64.
         pub output_payload_to_header: String,
         /// Cookies that may hold it.
+        #[schemars(inner(length(min = 1)))]
         pub from_cookies: Vec<String>,
         /// Whether the token itself is sent on.
         pub forward_original_token: bool,
         /// Claims that are sent on in headers.
         pub output_claim_to_headers: Vec<ClaimToHeader>,
         /// How long fetching the keys may take. Default: 5 s.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub timeout: Option<Duration>,
         /// Further claims that are lists separated by spaces, as `scope` and `permission` are.
+        #[schemars(length(max = 64), inner(length(min = 1)))]
         pub space_delimited_claims: Vec<String>,
+        /// Whether a request must bear such a token.
+        pub presence: TokenPresence,
+    }
+}
+
+/// The older spelling of `jwksUri` is a property of its own in the schema.
+fn jwks_uri(message: &mut Schema) {
+    schema::also_spelled(message, "jwksUri", "jwks_uri");
+}
+
+enumeration! {
+    /// Whether a request must bear a token.
+    pub enum TokenPresence {
+        /// It may come without.
+        #[default]
+        Optional,
+        /// It must bear one.
+        Required,
     }
 }
 
 message! {
     /// A header that may hold a token.
+    #[schemars(extend("required" = ["name"]))]
     pub struct JwtHeader {
         /// Its name.
+        #[schemars(length(min = 1))]
         pub name: String,
         /// What comes before the token, such as `Bearer `.
         pub prefix: String,
@@ -195,10 +245,13 @@ message! {
 
 message! {
     /// A claim that is sent on in a header.
+    #[schemars(extend("required" = ["header", "claim"]))]
     pub struct ClaimToHeader {
         /// The header.
+        #[schemars(length(min = 1), regex(pattern = r"^[-_A-Za-z0-9]+$"))]
         pub header: String,
         /// The claim; a dot leads into an object.
+        #[schemars(length(min = 1))]
         pub claim: String,
     }
 }
@@ -237,14 +290,17 @@ message! {
         printcolumn(name = "Action", type_ = "string", json_path = ".spec.action", description = "What happens to matching requests."),
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
     )]
+    #[schemars(extend("x-kubernetes-validations" = schema::one_target()))]
     pub struct AuthorizationPolicySpec {
         /// The workloads. Default: all of the namespace; in the root namespace, of the mesh.
         pub selector: Option<WorkloadSelector>,
         /// The object that it is attached to instead. Superseded by `target_refs`.
         pub target_ref: Option<PolicyTargetReference>,
         /// The objects that it is attached to instead.
+        #[schemars(length(max = 16))]
         pub target_refs: Vec<PolicyTargetReference>,
         /// Which requests are meant: those of any one rule, none if there is no rule.
+        #[schemars(length(max = 512))]
         pub rules: Vec<Rule>,
         /// What happens to them.
         pub action: Action,
@@ -285,6 +341,7 @@ message! {
     /// Some requests: those that match a source, an operation and all conditions. What is absent matches all.
     pub struct Rule {
         /// Where they come from: any one of these.
+        #[schemars(length(max = 512))]
         pub from: Vec<RuleFrom>,
         /// What they want: any one of these.
         pub to: Vec<RuleTo>,
@@ -312,6 +369,10 @@ message! {
 message! {
     /// Properties of the client; all that are given must hold, each by any one of its values. `*` may begin, end or be a
     /// value.
+    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[(
+        "serviceAccounts cannot be set together with namespaces or principals",
+        "(has(self.serviceAccounts) || has(self.notServiceAccounts)) ? (!has(self.principals) && !has(self.notPrincipals) && !has(self.namespaces) && !has(self.notNamespaces)) : true",
+    )])))]
     pub struct Source {
         /// Identities by mutual TLS, `td/ns/namespace/sa/account`.
         pub principals: Vec<String>,
@@ -326,8 +387,10 @@ message! {
         /// None of these.
         pub not_namespaces: Vec<String>,
         /// Service accounts by mutual TLS, `[namespace/]account`.
+        #[schemars(length(max = 16), inner(length(max = 320)))]
         pub service_accounts: Vec<String>,
         /// None of these.
+        #[schemars(length(max = 16), inner(length(max = 320)))]
         pub not_service_accounts: Vec<String>,
         /// Addresses or ranges of the connection.
         pub ip_blocks: Vec<String>,
@@ -369,6 +432,7 @@ message! {
 
 message! {
     /// A condition on an attribute.
+    #[schemars(extend("required" = ["key"]))]
     pub struct Condition {
         /// The attribute, such as `request.headers[x-user]`.
         pub key: String,

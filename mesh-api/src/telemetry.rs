@@ -2,9 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResource;
 
-use crate::types::{Duration, IstioStatus, PolicyTargetReference, WorkloadSelector, enumeration, message, spec};
+use crate::types::{
+    Duration, IstioStatus, PolicyTargetReference, Serving, WorkloadSelector, crd, enumeration, message, schema, spec,
+};
+
+/// The definitions of all kinds of this group, for an apiserver.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![crd::<Telemetry>(Serving { older: &["v1alpha1"], stored: Some("v1alpha1"), ..Serving::default() })]
+}
 
 spec! {
     /// What workloads report, laid over what their namespace and the mesh say.
@@ -36,12 +44,14 @@ spec! {
         doc = "What workloads report.",
         printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the object was created.")
     )]
+    #[schemars(extend("x-kubernetes-validations" = schema::one_target()))]
     pub struct TelemetrySpec {
         /// The workloads. Default: all of the namespace; in the root namespace, of the mesh.
         pub selector: Option<WorkloadSelector>,
         /// The object that it is attached to instead. Superseded by `target_refs`.
         pub target_ref: Option<PolicyTargetReference>,
         /// The objects that it is attached to instead.
+        #[schemars(length(max = 16))]
         pub target_refs: Vec<PolicyTargetReference>,
         /// Traces.
         pub tracing: Vec<Tracing>,
@@ -60,6 +70,7 @@ message! {
         /// Where they go; one provider at most.
         pub providers: Vec<ProviderRef>,
         /// Per cent of requests that are traced, 0.0 to 100.0. Default: as the level above says.
+        #[schemars(range(min = 0, max = 100))]
         pub random_sampling_percentage: Option<f64>,
         /// Whether spans stay unreported; the context is passed on all the same.
         pub disable_span_reporting: Option<bool>,
@@ -84,8 +95,10 @@ message! {
 
 message! {
     /// Names a provider.
+    #[schemars(extend("required" = ["name"]))]
     pub struct ProviderRef {
         /// Its name among the mesh's `extensionProviders`.
+        #[schemars(length(min = 1))]
         pub name: String,
     }
 }
@@ -111,16 +124,20 @@ message! {
 
 message! {
     /// A tag's value, or the operators that give it.
+    #[schemars(extend("required" = ["value"]))]
     pub struct TagText {
         /// The text.
+        #[schemars(length(min = 1))]
         pub value: String,
     }
 }
 
 message! {
     /// A tag that is looked up by name.
+    #[schemars(extend("required" = ["name"]))]
     pub struct TagLookup {
         /// Name of the variable or header.
+        #[schemars(length(min = 1))]
         pub name: String,
         /// Value where it is absent.
         pub default_value: String,
@@ -135,6 +152,7 @@ message! {
         /// Changes to single metrics, in order.
         pub overrides: Vec<MetricsOverrides>,
         /// How often TCP metrics are updated. Default: 5 s.
+        #[schemars(extend("x-kubernetes-validations" = schema::at_least_a_millisecond()))]
         pub reporting_interval: Option<Duration>,
     }
 }
@@ -175,6 +193,7 @@ message! {
                 /// One of Istio's.
                 metric => Metric(IstioMetric),
                 /// Another one.
+                #[schemars(extend("minLength" = 1))]
                 custom_metric => CustomMetric(String),
             }
         }
@@ -212,6 +231,16 @@ enumeration! {
 
 message! {
     /// A change to a tag.
+    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+        (
+            "operation UPSERT needs a value",
+            "((has(self.operation) ? self.operation : '') == 'UPSERT') ? (self.value != '') : true",
+        ),
+        (
+            "operation REMOVE takes no value",
+            "((has(self.operation) ? self.operation : '') == 'REMOVE') ? !has(self.value) : true",
+        ),
+    ])))]
     pub struct TagOverride {
         /// What is done.
         pub operation: TagOperation,

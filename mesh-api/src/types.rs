@@ -14,7 +14,7 @@ mod selector;
 mod status;
 mod string_match;
 
-pub(crate) use crd::crd;
+pub(crate) use crd::{Serving, crd};
 pub use duration::{Duration, ParseDurationError};
 pub(crate) use message::{enumeration, message, spec};
 pub use selector::{PolicyTargetReference, PortSelector, WorkloadSelector};

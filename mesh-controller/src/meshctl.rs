@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::cli;
 
 mod bootstrap;
+mod crds;
 mod explain;
 mod input;
 mod validate;
@@ -25,6 +26,7 @@ struct Meshctl {
 enum Command {
     Xds(xds::Xds),
     Bootstrap(bootstrap::Bootstrap),
+    Crds(crds::Crds),
     Explain(explain::Explain),
     Validate(validate::Validate),
 }
@@ -39,6 +41,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     cli::end(match meshctl.command {
         Command::Xds(command) => command.run(),
         Command::Bootstrap(command) => command.run(),
+        Command::Crds(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Validate(command) => command.run(),
     })

@@ -45,9 +45,7 @@ spec! {
         derive = "Default",
         doc = "Changes to the configuration of proxies, in Envoy's own terms."
     )]
-    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
-        ("only one of targetRefs and workloadSelector can be set", "!(has(self.targetRefs) && has(self.workloadSelector))"),
-    ])))]
+    #[schemars(extend("x-kubernetes-validations" = schema::at_most_one(&["workloadSelector", "targetRefs"])))]
     pub struct EnvoyFilterSpec {
         /// Workloads of this namespace whose proxies are changed. Default: all; in the root namespace those of every
         /// namespace. Excludes `target_refs`.

@@ -59,7 +59,7 @@ spec! {
         #[schemars(length(max = 256), inner(length(max = 64)))]
         pub addresses: Vec<String>,
         /// Ports of the service.
-        #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"], "x-kubernetes-validations" = schema::rules(&[("a port number cannot be given twice", "self.all(a, self.exists_one(b, a.number == b.number))")])))]
+        #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"], "x-kubernetes-validations" = schema::rules(&[("a port number cannot be given twice", "self.all(l1, self.exists_one(l2, l1.number == l2.number))")])))]
         pub ports: Vec<ServicePort>,
         /// Whether the service is part of the mesh.
         pub location: Location,

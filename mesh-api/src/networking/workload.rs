@@ -60,7 +60,7 @@ spec! {
         #[schemars(extend("maxProperties" = 128))]
         #[schemars(extend("additionalProperties" = schema::ports()))]
         #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
-            ("a port name has at most 62 letters, digits and -, which it neither begins nor ends with", "self.all(name, size(name) < 63 && name.matches('^[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$'))"),
+            ("a port name has at most 62 letters, digits and -, which it neither begins nor ends with", "self.all(key, size(key) < 63 && key.matches('^[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$'))"),
         ])))]
         pub ports: BTreeMap<String, u32>,
         /// Labels of the workload.

@@ -1,45 +1,76 @@
 //! The definition of a kind for an apiserver, made from its Rust type alone: no list of fields is kept beside the types.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
-/// The definition of `K`. Its own version is the stored one; `older` are served with the same schema. `spec_required`
-/// tells whether an object without a spec is refused.
-pub(crate) fn crd<K: CustomResourceExt>(older: &[&str], spec_required: bool) -> CustomResourceDefinition {
+use super::message::camel_case;
+
+/// What a definition says beyond the type.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Serving {
+    /// Versions that are served with the same schema as the type's own.
+    pub(crate) older: &'static [&'static str],
+    /// The version in which objects are stored. Default: the type's own.
+    pub(crate) stored: Option<&'static str>,
+    /// Whether an object without a spec is refused.
+    pub(crate) spec_required: bool,
+}
+
+/// The definition of `K`.
+pub(crate) fn crd<K: CustomResourceExt>(serving: Serving) -> CustomResourceDefinition {
     let mut crd = K::crd();
     let names = &mut crd.spec.names;
     names.list_kind = Some(format!("{}List", names.kind));
-    if let Some(stored) = crd.spec.versions.first_mut()
-        && let Some(schema) = stored.schema.as_mut().and_then(|validation| validation.open_api_v3_schema.as_mut())
-    {
-        finish(schema, spec_required);
+    let Some(mut own) = crd.spec.versions.pop() else { return crd };
+    if let Some(schema) = own.schema.as_mut().and_then(|validation| validation.open_api_v3_schema.as_mut()) {
+        finish(schema, serving.spec_required);
     }
-    let Some(stored) = crd.spec.versions.first().cloned() else { return crd };
-    for version in older {
-        let mut served = stored.clone();
-        served.name = (*version).to_owned();
-        served.storage = false;
-        crd.spec.versions.push(served);
+    let stored = serving.stored.unwrap_or(&own.name).to_owned();
+    for name in std::iter::once(own.name.clone()).chain(serving.older.iter().map(|name| (*name).to_owned())) {
+        let mut version = own.clone();
+        version.storage = name == stored;
+        version.name = name;
+        crd.spec.versions.push(version);
     }
     crd
 }
 
 fn finish(schema: &mut JSONSchemaProps, spec_required: bool) {
     schema.title = None;
+    let mut fields = BTreeSet::new();
+    each(schema, &mut |schema| fields.extend(schema.properties.iter().flat_map(BTreeMap::keys).cloned()));
+    each(schema, &mut |schema| {
+        schema.description = schema.description.as_deref().map(|text| description(text, &fields));
+    });
     schema.required = spec_required.then(|| vec!["spec".to_owned()]);
     if let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
         status.x_kubernetes_preserve_unknown_fields = Some(true);
-        never_null(status);
+        // kube says of all that has no type that it may be `null`.
+        each(status, &mut |schema| schema.nullable = None);
     }
 }
 
-/// Takes back that a value may be `null`, which kube says of all that has no type.
-fn never_null(schema: &mut JSONSchemaProps) {
-    schema.nullable = None;
-    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(never_null);
+/// Calls `see` for a schema and every schema of a value inside.
+fn each(schema: &mut JSONSchemaProps, see: &mut impl FnMut(&mut JSONSchemaProps)) {
+    see(schema);
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(|inner| each(inner, see));
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        never_null(items);
+        each(items, see);
     }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        each(values, see);
+    }
+}
+
+/// Our documentation as its readers on a cluster need it: without the example in Rust, without our line breaks, and with
+/// fields named as they are written.
+fn description(text: &str, fields: &BTreeSet<String>) -> String {
+    let text = text.split("\n\n```").next().unwrap_or_default();
+    let unwrapped = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+    let words = unwrapped.split('`').map(|word| fields.get(&camel_case(word)).map_or(word, String::as_str));
+    words.collect::<Vec<_>>().join("`")
 }

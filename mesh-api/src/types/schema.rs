@@ -52,17 +52,32 @@ pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
+/// The rule that at most one of these fields is set.
+pub(crate) fn at_most_one(fields: &[&str]) -> Value {
+    let count: Vec<String> = fields.iter().map(|field| format!("(has(self.{field}) ? 1 : 0)")).collect();
+    let message = format!("only one of {} can be set", fields.join(", "));
+    rules(&[(message.as_str(), format!("{} <= 1", count.join(" + ")).as_str())])
+}
+
+/// The rule for what a policy applies to.
+pub(crate) fn one_target() -> Value {
+    at_most_one(&["selector", "targetRef", "targetRefs"])
+}
+
+/// For `schemars(transform)`: adds another spelling of a property.
+pub(crate) fn also_spelled(message: &mut Schema, property: &str, spelling: &str) {
+    if let Some(properties) = message.get_mut("properties").and_then(Value::as_object_mut)
+        && let Some(schema) = properties.get(property).cloned()
+    {
+        properties.insert(spelling.into(), schema);
+    }
+}
+
 /// For `schemars(transform)`: the properties of a message. Only wrapped scalars may be `null` for an apiserver, numbers
 /// have the range that they have in protobuf.
 pub(crate) fn message(schema: &mut Schema) {
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.values_mut().for_each(value);
-    }
-    // The examples in our documentation are about Rust.
-    if let Some(Value::String(text)) = schema.get_mut("description")
-        && let Some(example) = text.find("\n\n```")
-    {
-        text.truncate(example);
     }
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod broken;
+mod crds;
 mod hostile;
 mod networking;
 mod objects;

@@ -1,11 +1,9 @@
-//! The networking kinds against the whole corpus: everything valid is read, what is written reads back as it was, and the
-//! schemas are those of Istio's CRDs.
+//! The networking kinds against the whole corpus: everything valid is read, and what is written reads back as it was.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use mesh_api::document;
 use mesh_api::object::{KINDS, Object};
-use mesh_api::{document, networking};
 use serde_json::Value;
 
 use crate::samples::manifests;
@@ -91,71 +89,4 @@ fn what_is_valid_is_read_and_reads_back_as_written() {
     }
     assert!(refused.is_empty(), "{}", refused.join("\n"));
     assert!(objects > 400, "only {objects} objects");
-}
-
-/// What differs between two schemas, apart from texts, the order of names, and how a rule is put.
-fn differences(path: &str, ours: &Value, reference: &Value, out: &mut Vec<String>) {
-    let (Value::Object(our_map), Value::Object(reference_map)) = (ours, reference) else {
-        if comparable(ours) != comparable(reference) {
-            out.push(format!("{path}: {ours} instead of {reference}"));
-        }
-        return;
-    };
-    let names: BTreeSet<&String> = our_map.keys().chain(reference_map.keys()).collect();
-    for name in names {
-        let inner = format!("{path}.{name}");
-        let none = &Value::Null;
-        let (ours, reference) = (our_map.get(name).unwrap_or(none), reference_map.get(name).unwrap_or(none));
-        match name.as_str() {
-            "description" if !path.ends_with("properties") => {}
-            "x-kubernetes-validations" if ours.is_array() == reference.is_array() => {}
-            // Where Istio says a second time, or leaves to its status being open, what follows from the rest.
-            "anyOf" if path.ends_with("observedGeneration") => {}
-            "addresses" if path.ends_with("status.properties") => {}
-            "versions" => {}
-            _ => differences(&inner, ours, reference, out),
-        }
-    }
-}
-
-fn comparable(value: &Value) -> Value {
-    match value {
-        Value::Array(items) => {
-            let mut items: Vec<Value> = items.iter().map(comparable).collect();
-            items.sort_by_key(Value::to_string);
-            items.into()
-        }
-        Value::Object(map) => {
-            let said = map.iter().filter(|(key, _)| *key != "description");
-            said.map(|(key, value)| (key.clone(), comparable(value))).collect()
-        }
-        Value::Number(number) => number.as_f64().into(),
-        other => other.clone(),
-    }
-}
-
-#[test]
-fn the_schemas_are_those_of_istio() {
-    let Some(corpus) = corpus("the_schemas_are_those_of_istio") else { return };
-    let text = std::fs::read(corpus.join("reference/crd-all.gen.yaml")).unwrap();
-    let reference: Vec<Value> = document::raw(&"crd-all.gen.yaml".into(), &text)
-        .into_iter()
-        .map(|document| document.unwrap().node.to_json())
-        .filter(|crd| crd["spec"]["group"] == GROUP)
-        .collect();
-    let ours = serde_json::to_value(networking::crds()).unwrap();
-    let ours = ours.as_array().unwrap();
-    assert_eq!(ours.len(), reference.len());
-    let mut out = Vec::new();
-    for (ours, reference) in ours.iter().zip(&reference) {
-        let kind = reference["spec"]["names"]["kind"].as_str().unwrap();
-        assert_eq!(ours["metadata"]["name"], reference["metadata"]["name"]);
-        differences(kind, &ours["spec"], &reference["spec"], &mut out);
-        let versions = |crd: &Value| crd["spec"]["versions"].as_array().unwrap().clone();
-        for (ours, reference) in versions(ours).iter().zip(&versions(reference)) {
-            let version = format!("{kind} {}", reference["name"]);
-            differences(&version, ours, reference, &mut out);
-        }
-    }
-    assert!(out.is_empty(), "{} differences:\n{}", out.len(), out.join("\n"));
 }

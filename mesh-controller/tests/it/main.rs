@@ -6,6 +6,7 @@
 mod broken;
 mod commands;
 mod corpus;
+mod crds;
 mod edges;
 mod envoy;
 mod invariants;

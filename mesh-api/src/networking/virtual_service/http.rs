@@ -51,12 +51,8 @@ message! {
 }
 
 /// The older spelling of `mirrorPercent` is a property of its own in the schema.
-fn mirror_percent(schema: &mut Schema) {
-    if let Some(properties) = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut)
-        && let Some(property) = properties.get("mirrorPercent").cloned()
-    {
-        properties.insert("mirror_percent".into(), property);
-    }
+fn mirror_percent(message: &mut Schema) {
+    schema::also_spelled(message, "mirrorPercent", "mirror_percent");
 }
 
 message! {

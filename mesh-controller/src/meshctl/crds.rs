@@ -1,0 +1,18 @@
+//! `meshctl crds`: the definitions of Istio's kinds, for `kubectl apply --server-side -f -`.
+
+use clap::Args;
+
+use crate::cli::Verdict;
+use crate::yaml;
+
+/// The definitions of Istio's kinds (CRDs), made from our types, as YAML
+#[derive(Args, Clone, Debug)]
+pub(super) struct Crds {}
+
+impl Crds {
+    pub(super) fn run(&self) -> anyhow::Result<(String, Verdict)> {
+        let documents: Result<Vec<String>, serde_json::Error> =
+            mesh_api::crds().iter().map(|crd| Ok(yaml::to_string(&serde_json::to_value(crd)?))).collect();
+        Ok((documents?.join("---\n"), Verdict::Ok))
+    }
+}
