@@ -84,7 +84,7 @@ impl Query for ResourcesOf {
                 }
             }
             TypeUrl::Listener if sidecar => {
-                out.extend(view.get(&OutboundListeners(client.clone())).iter().cloned());
+                out.extend(view.get(&OutboundListeners(client.clone())).resources.iter().cloned());
                 out.extend(view.get(&InboundListeners(self.class.server.clone())).iter().cloned());
             }
             TypeUrl::Route if sidecar => out.extend(view.get(&OutboundRoutes(client.clone())).iter().cloned()),

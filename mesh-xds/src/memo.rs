@@ -38,13 +38,17 @@ pub struct Memo {
 /// How much the memo has done and holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Results held.
-    pub slots: usize,
-    /// Runs of each query since the memo was made, by the query's type name without its path.
+    /// Results held of each query, by the query's type name without its path.
+    pub held: BTreeMap<&'static str, usize>,
+    /// Runs of each query since the memo was made.
     pub runs: BTreeMap<&'static str, u64>,
 }
 
 impl Stats {
+    /// All results together.
+    pub fn total_held(&self) -> usize {
+        self.held.values().sum()
+    }
     /// All runs together.
     pub fn total_runs(&self) -> u64 {
         self.runs.values().sum()
@@ -79,7 +83,11 @@ impl Memo {
     /// Counters, for tests, benches and debug pages.
     pub fn stats(&self) -> Stats {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        Stats { slots: inner.slots.len() - inner.free.len(), runs: inner.runs.clone() }
+        let mut held = BTreeMap::new();
+        for slot in inner.slots.iter().filter(|slot| slot.value.is_some()) {
+            *held.entry(slot.query.name()).or_default() += 1;
+        }
+        Stats { held, runs: inner.runs.clone() }
     }
 }
 

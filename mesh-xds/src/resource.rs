@@ -82,12 +82,19 @@ impl fmt::Display for TypeUrl {
 /// One resource, already encoded as one field 2 of a `DeltaDiscoveryResponse`:
 /// `key, length, Resource { name = 3, version = 1, resource = 2: Any }` with the `Any` last, so that the same bytes
 /// also hold the field 2 of a state-of-the-world `DiscoveryResponse` as a tail.
+///
+/// The bytes are those of its head and of its rest, one after the other. A small resource is all head. The rest is for
+/// large ones that have most of their content in common with others: its parts belong to all of them.
 #[derive(Clone)]
 pub struct Resource {
     name: Name,
     version: u64,
-    delta: Bytes,
+    head: Bytes,
+    rest: Box<[Bytes]>,
+    /// Where in the head the `Any` begins.
     any_at: u32,
+    /// Where in the head the message begins.
+    value_at: u32,
 }
 
 impl Resource {
@@ -98,20 +105,33 @@ impl Resource {
 
     /// Wraps a message that is encoded already, canonically: equal messages must have equal bytes.
     pub fn from_value(name: Name, type_url: &str, value: &[u8]) -> Self {
-        let version = xxhash_rust::xxh3::xxh3_64(value);
+        Self::from_parts(name, type_url, value, Vec::new())
+    }
+
+    /// Wraps a message that is encoded already, of which the rest is shared with other resources: equal messages must
+    /// have equal bytes and be cut alike.
+    pub fn from_parts(name: Name, type_url: &str, value: &[u8], rest: Vec<Bytes>) -> Self {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        hash.update(value);
+        rest.iter().for_each(|part| hash.update(part));
+        let version = hash.digest();
         let version_text = version_text(version);
-        let any_len = bytes_field_len(1, type_url.len()) + bytes_field_len(2, value.len());
+        let rest_len = rest.iter().map(Bytes::len).sum::<usize>();
+        let value_len = value.len() + rest_len;
+        let any_len = bytes_field_len(1, type_url.len()) + bytes_field_len(2, value_len);
         let body_len =
             bytes_field_len(3, name.len()) + bytes_field_len(1, version_text.len()) + bytes_field_len(2, any_len);
-        let mut out = BytesMut::with_capacity(bytes_field_len(2, body_len));
+        let mut out = BytesMut::with_capacity(bytes_field_len(2, body_len) - rest_len);
         put_header(&mut out, 2, body_len);
         put_field(&mut out, 3, name.as_bytes());
         put_field(&mut out, 1, version_text.as_bytes());
         let any_at = out.len() as u32;
         put_header(&mut out, 2, any_len);
         put_field(&mut out, 1, type_url.as_bytes());
-        put_field(&mut out, 2, value);
-        Self { name, version, delta: out.freeze(), any_at }
+        put_header(&mut out, 2, value_len);
+        let value_at = out.len() as u32;
+        out.put_slice(value);
+        Self { name, version, head: out.freeze(), rest: rest.into(), any_at, value_at }
     }
 
     /// The resource's name within its type.
@@ -126,22 +146,30 @@ impl Resource {
     pub fn version_text(&self) -> String {
         version_text(self.version)
     }
-    /// Field 2 of a `DeltaDiscoveryResponse`, header included.
-    pub fn delta_field(&self) -> Bytes {
-        self.delta.clone()
+    /// Field 2 of a `DeltaDiscoveryResponse`, header included, up to [`rest`](Self::rest).
+    pub fn delta_head(&self) -> Bytes {
+        self.head.clone()
     }
-    /// Field 2 of a `DiscoveryResponse` (an `Any`), header included.
-    pub fn sotw_field(&self) -> Bytes {
-        self.delta.slice(self.any_at as usize..)
+    /// Field 2 of a `DiscoveryResponse` (an `Any`), header included, up to [`rest`](Self::rest).
+    pub fn sotw_head(&self) -> Bytes {
+        self.head.slice(self.any_at as usize..)
+    }
+    /// What follows the head in both protocols.
+    pub fn rest(&self) -> &[Bytes] {
+        &self.rest
     }
     /// The encoded message itself, without `Any` around it.
     pub fn value(&self) -> Bytes {
-        let mut rest = self.delta.slice(self.any_at as usize..);
-        skip_header(&mut rest);
-        let url_len = skip_header(&mut rest);
-        let mut rest = rest.slice(url_len.min(rest.len())..);
-        skip_header(&mut rest);
-        rest
+        let value = self.head.slice(self.value_at as usize..);
+        if self.rest.is_empty() {
+            return value;
+        }
+        let mut whole = BytesMut::with_capacity(value.len() + self.rest_len());
+        std::iter::once(&value).chain(&self.rest).for_each(|part| whole.put_slice(part));
+        whole.freeze()
+    }
+    fn rest_len(&self) -> usize {
+        self.rest.iter().map(Bytes::len).sum()
     }
     /// Decodes the message, for explain, debug pages and tests.
     ///
@@ -152,20 +180,20 @@ impl Resource {
     }
     /// Bytes on the wire.
     pub fn encoded_len(&self) -> usize {
-        self.delta.len()
+        self.head.len() + self.rest_len()
     }
 }
 
 impl PartialEq for Resource {
     fn eq(&self, other: &Self) -> bool {
-        self.version == other.version && self.delta == other.delta
+        self.version == other.version && self.head == other.head && self.rest == other.rest
     }
 }
 impl Eq for Resource {}
 
 impl fmt::Debug for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Resource({:?}@{:016x}, {} bytes)", self.name, self.version, self.delta.len())
+        write!(f, "Resource({:?}@{:016x}, {} bytes)", self.name, self.version, self.encoded_len())
     }
 }
 
@@ -186,12 +214,6 @@ fn put_header(out: &mut impl BufMut, tag: u32, len: usize) {
 fn put_field(out: &mut impl BufMut, tag: u32, value: &[u8]) {
     put_header(out, tag, value.len());
     out.put_slice(value);
-}
-
-/// Skips the key and length of a length-delimited field that we encoded ourselves and returns the length.
-fn skip_header(bytes: &mut Bytes) -> usize {
-    let _key = prost::encoding::decode_varint(bytes);
-    prost::encoding::decode_varint(bytes).unwrap_or(0) as usize
 }
 
 /// Encodes a message so that equal messages have equal bytes.
@@ -271,13 +293,26 @@ mod tests {
     fn one_encoding_serves_both_protocols() {
         let cluster = Cluster { name: "outbound|80||a".into(), ..Cluster::default() };
         let r = Resource::encode("outbound|80||a", &cluster);
-        let delta = DeltaDiscoveryResponse::decode(r.delta_field()).unwrap();
+        let delta = DeltaDiscoveryResponse::decode(r.delta_head()).unwrap();
         let one = &delta.resources[0];
         assert_eq!((one.name.as_str(), one.version.as_str()), ("outbound|80||a", r.version_text().as_str()));
         let any = one.resource.clone().unwrap();
         assert_eq!(any.type_url, TypeUrl::Cluster.as_str());
-        let sotw = DiscoveryResponse::decode(r.sotw_field()).unwrap();
+        let sotw = DiscoveryResponse::decode(r.sotw_head()).unwrap();
         assert_eq!(sotw.resources, vec![any]);
         assert_eq!(r.decode::<Cluster>().unwrap(), cluster);
+    }
+
+    #[test]
+    fn parts_are_one_message() {
+        let cluster = Cluster { name: "outbound|80||a".into(), alt_stat_name: "a".into(), ..Cluster::default() };
+        let whole = Resource::encode("a", &cluster);
+        let value = whole.value();
+        let rest = vec![value.slice(5..9), value.slice(9..)];
+        let parts = Resource::from_parts("a".into(), TypeUrl::Cluster.as_str(), &value[..5], rest);
+        assert_eq!((parts.version(), parts.encoded_len()), (whole.version(), whole.encoded_len()));
+        assert_eq!(parts.value(), value);
+        assert_eq!([&[parts.delta_head()], parts.rest()].concat().concat(), whole.delta_head());
+        assert_eq!([&[parts.sotw_head()], parts.rest()].concat().concat(), whole.sotw_head());
     }
 }

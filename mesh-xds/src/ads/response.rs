@@ -103,20 +103,23 @@ impl Response {
     pub fn head(&self) -> Bytes {
         self.head.clone()
     }
-    /// The field that one resource is in this response.
-    pub fn field(&self, resource: &Resource) -> Bytes {
-        match self.face {
-            Face::Sotw => resource.sotw_field(),
-            Face::Delta => resource.delta_field(),
+    /// A part of the field that one resource is in this response, counted from 0: `None` behind the last one.
+    pub fn part(&self, resource: &Resource, index: usize) -> Option<Bytes> {
+        match (index.checked_sub(1), self.face) {
+            (None, Face::Sotw) => Some(resource.sotw_head()),
+            (None, Face::Delta) => Some(resource.delta_head()),
+            (Some(at), _) => resource.rest().get(at).cloned(),
         }
     }
     /// All parts of the message, in order: their concatenation is its encoding.
     pub fn segments(&self) -> impl Iterator<Item = Bytes> {
-        std::iter::once(self.head()).chain(self.body.as_slice().iter().map(|r| self.field(r)))
+        let of_resources = self.body.as_slice().iter();
+        let parts = of_resources.flat_map(move |r| (0..).map_while(move |index| self.part(r, index)));
+        std::iter::once(self.head()).chain(parts)
     }
     /// Bytes of the message.
     pub fn encoded_len(&self) -> usize {
-        self.head.len() + self.body.as_slice().iter().map(|r| self.field(r).len()).sum::<usize>()
+        self.segments().map(|segment| segment.len()).sum()
     }
 }
 

@@ -689,7 +689,7 @@ fn responses_share_their_resources_and_name_the_control_plane() {
         let Body::Whole(set) = response.body() else { panic!("{response:?}") };
         assert!(std::ptr::eq(set.as_slice(), world.get(TypeUrl::Cluster).as_slice()));
         let first = set.iter().next().unwrap();
-        assert_eq!(response.field(first).as_ptr_range().end, first.delta_field().as_ptr_range().end);
+        assert_eq!(response.part(first, 0).unwrap().as_ptr_range().end, first.delta_head().as_ptr_range().end);
         assert_eq!(read(response).control_plane, "mesh");
         assert_eq!(read(response).version, crate::resource::version_text(set.version()));
     }

@@ -92,9 +92,9 @@ struct ServiceEndpoints {
     rule: Option<ByPtr<DestinationRule>>,
     kind: ProxyType,
     /// The client's place, where endpoints are chosen by it.
-    place: Option<Place>,
+    place: Option<Box<Place>>,
     /// The client's node, for services that stay on it.
-    node: Name,
+    node: Option<Name>,
     /// For whom.
     mode: Mode,
 }
@@ -118,13 +118,15 @@ impl ServiceEndpoints {
         let by_place = service.traffic_distribution.is_some()
             || !policies().all(|p| p.ports.is_empty())
             || of_rule.chain(mesh.locality.as_ref()).any(|l| distributes(l) || needs_failover(l, ejects));
-        let place = by_place.then(|| Place {
-            locality: client.locality.clone(),
-            labels: client.labels.clone(),
-            network: client.network.clone(),
-            node: client.node.clone(),
+        let place = by_place.then(|| {
+            Box::new(Place {
+                locality: client.locality.clone(),
+                labels: client.labels.clone(),
+                network: client.network.clone(),
+                node: client.node.clone(),
+            })
         });
-        let node = if service.node_local { client.node.clone() } else { Name::default() };
+        let node = service.node_local.then(|| client.node.clone());
         Self { service: ByPtr(service.clone()), rule, kind: client.kind, place, node, mode }
     }
 }
@@ -151,7 +153,7 @@ impl Query for ServiceEndpoints {
                     .iter()
                     .filter(|e| e.service_port == port.name && selects(labels, &e.labels))
                     .filter(|e| e.health != Health::Draining)
-                    .filter(|e| self.node.is_empty() || e.node == self.node)
+                    .filter(|e| self.node.as_ref().is_none_or(|node| node.is_empty() || e.node == *node))
                     .collect();
                 let host = self.service.hostname.as_str();
                 let name = match self.mode {

@@ -1,92 +1,108 @@
-//! What a route builder may ask about the services that routes lead to, answered through the view: each answer is a query
-//! of its own, so a route is built again only when a service or rule that it names has changed.
+//! What a route builder may ask about the services that routes lead to.
+//!
+//! A client's answers come from its scope and its rules. Most clients get the same ones, so [`Answers`] holds those for one
+//! virtual service as a value: routes with it as their key are built once for all clients that it is the same for.
 
-use envoy_types::pb::envoy::config::route::v3::route_action::HashPolicy;
-use mesh_api::{Hostname, Name};
+use std::sync::Arc;
 
-use super::cluster::hash_policy;
+use mesh_api::Hostname;
+
 use super::destination::Rules;
 use super::route::{Lookup, Target};
 use crate::class::Client;
-use crate::memo::Query;
-use crate::model::virtual_service::Destination;
-use crate::scope::{ScopeOf, ServicesOf};
+use crate::model::Service;
+use crate::model::destination_rule::HashKey;
+use crate::model::virtual_service::{Destination, VirtualService};
+use crate::scope::{ScopeOf, ScopedServices, ServicesOf};
+use crate::shared::Shared;
 use crate::view::View;
 
 /// The services and rules that a client sees.
-pub(crate) struct ScopeLookup<'a, 'v> {
-    pub(crate) view: &'a View<'v>,
+pub(crate) struct Destinations<'a, 'v> {
     pub(crate) client: &'a Client,
-    /// The port that was called.
-    pub(crate) port: u16,
+    services: Arc<Shared<ScopedServices>>,
+    rules: Rules<'a, 'v>,
 }
 
-impl Lookup for ScopeLookup<'_, '_> {
-    fn service(&self, host: &Hostname) -> Option<Target> {
-        (*self.view.get(&TargetInScope { scope: ScopeOf::client(self.client), host: host.clone() })).clone()
+impl<'a, 'v> Destinations<'a, 'v> {
+    pub(crate) fn new(view: &'a View<'v>, client: &'a Client) -> Self {
+        Self { client, services: view.get(&ServicesOf(ScopeOf::client(client))), rules: Rules::new(view, client) }
     }
 
-    fn hash_policy(&self, destination: &Destination) -> Option<HashPolicy> {
-        let target = self.service(&destination.host);
-        let only = target.as_ref().and_then(|t| t.only_port);
-        let port = destination.port.or(only).unwrap_or(self.port);
-        let query = HashOf {
-            client: self.client.clone(),
-            host: target.map_or_else(|| destination.host.clone(), |t| t.host),
-            port,
-            subset: destination.subset.clone(),
+    /// What requests to a port of a service are hashed by.
+    pub(crate) fn hash_key_of(&self, service: &Service, port: u16, subset: &str) -> Option<HashKey> {
+        let rule = self.rules.outbound(service)?;
+        let policy = match rule.subset(subset) {
+            Some(subset) => rule.policy_for_subset(subset, port),
+            None => rule.policy_for_port(port),
         };
-        (*self.view.get(&query)).clone()
+        Some(policy?.consistent_hash()?.key.clone())
     }
-}
 
-/// What a client's requests to a service are hashed by, where its rule asks for a consistent hash.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct HashOf {
-    pub(crate) client: Client,
-    pub(crate) host: Hostname,
-    pub(crate) port: u16,
-    /// Empty for all endpoints.
-    pub(crate) subset: Name,
-}
-
-impl Query for HashOf {
-    type Out = Option<HashPolicy>;
-    fn run(&self, view: &View<'_>) -> Option<HashPolicy> {
-        let scope = view.get(&ServicesOf(ScopeOf::client(&self.client)));
-        let service = scope.service(&self.host)?;
-        let rule = Rules::new(view, &self.client).outbound(service)?;
-        let policy = match rule.subset(&self.subset) {
-            Some(subset) => rule.policy_for_subset(subset, self.port),
-            None => rule.policy_for_port(self.port),
-        };
-        hash_policy(policy?.consistent_hash()?).into_iter().next()
-    }
-}
-
-/// The service that a scope means by a host, as the target of a route.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct TargetInScope {
-    scope: ScopeOf,
-    host: Hostname,
-}
-
-impl Query for TargetInScope {
-    type Out = Option<Target>;
-    fn run(&self, view: &View<'_>) -> Option<Target> {
-        let scope = view.get(&ServicesOf(self.scope.clone()));
-        let mut service = scope.service(&self.host)?;
+    /// The service that the client means by a host: no alias, unless it leads nowhere.
+    fn resolve(&self, host: &Hostname) -> Option<&Service> {
+        let mut service = self.services.service(host)?;
         // An alias of an alias: follow, but not round in circles.
         for _ in 0..8 {
-            match service.alias().and_then(|to| scope.service(to)) {
+            match service.alias().and_then(|to| self.services.service(to)) {
                 Some(target) => service = target,
                 None => break,
             }
         }
-        let only_port = match service.ports.as_slice() {
-            [only] => Some(only.number),
-            _ => None,
-        };
-        Some(Target { host: service.hostname.clone(), only_port })
+        Some(service)
+    }
+}
+
+impl Lookup for Destinations<'_, '_> {
+    fn service(&self, host: &Hostname) -> Option<Target> {
+        let service = self.resolve(host)?;
+        Some(Target { host: service.hostname.clone(), only_port: only_port(service) })
+    }
+
+    fn hash_key(&self, destination: &Destination, called: u16) -> Option<HashKey> {
+        let service = self.resolve(&destination.host)?;
+        let port = destination.port.or(only_port(service)).unwrap_or(called);
+        self.hash_key_of(service, port, &destination.subset)
+    }
+}
+
+fn only_port(service: &Service) -> Option<u16> {
+    match service.ports.as_slice() {
+        [only] => Some(only.number),
+        _ => None,
+    }
+}
+
+/// What a client knows of the destinations of one virtual service.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Answers {
+    targets: Vec<(Hostname, Target)>,
+    hashed: Vec<(Destination, HashKey)>,
+}
+
+impl Answers {
+    /// Asks all that the HTTP routes of a virtual service will ask when called on a port.
+    pub(crate) fn new(vs: &VirtualService, called: u16, lookup: &impl Lookup) -> Self {
+        let mut out = Self::default();
+        for destination in vs.http.iter().flat_map(|rule| rule.destinations()) {
+            let host = &destination.host;
+            if !out.targets.iter().any(|(known, _)| known == host) {
+                out.targets.extend(lookup.service(host).map(|target| (host.clone(), target)));
+            }
+            if !out.hashed.iter().any(|(known, _)| known == destination) {
+                out.hashed.extend(lookup.hash_key(destination, called).map(|key| (destination.clone(), key)));
+            }
+        }
+        out
+    }
+}
+
+impl Lookup for Answers {
+    fn service(&self, host: &Hostname) -> Option<Target> {
+        self.targets.iter().find(|(known, _)| known == host).map(|(_, target)| target.clone())
+    }
+
+    fn hash_key(&self, destination: &Destination, _: u16) -> Option<HashKey> {
+        self.hashed.iter().find(|(known, _)| known == destination).map(|(_, key)| key.clone())
     }
 }

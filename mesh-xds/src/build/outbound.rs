@@ -27,14 +27,24 @@ use crate::view::View;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct OutboundListeners(pub Client);
 
+/// Listeners, and what they ask for.
+#[derive(PartialEq, Debug)]
+pub struct Listeners {
+    /// The listeners.
+    pub resources: Vec<Arc<Resource>>,
+    /// The route configurations that they name.
+    pub routes: BTreeSet<Name>,
+}
+
 impl Query for OutboundListeners {
-    type Out = Vec<Arc<Resource>>;
-    fn run(&self, view: &View<'_>) -> Self::Out {
-        let plans = view.get(&listener::Plans(self.0.clone()));
+    type Out = Listeners;
+    fn run(&self, view: &View<'_>) -> Listeners {
         let policy = OutboundPolicy::of(view, &self.0);
-        let mut out: Vec<_> = plans
-            .iter()
-            .map(|plan| (*view.get(&plan::BuiltListener { plan: plan.clone(), policy: policy.clone() })).clone())
+        let plans = listener::plans(view, &self.0);
+        let routes = plans.iter().flat_map(|plan| &plan.chains).filter_map(plan::Chain::rds).cloned().collect();
+        let mut resources: Vec<_> = plans
+            .into_iter()
+            .map(|plan| (*view.get(&plan::BuiltListener { plan, policy: policy.clone() })).clone())
             .collect();
         if self.0.interception != Interception::None {
             let query = virtual_outbound::VirtualOutbound {
@@ -42,9 +52,9 @@ impl Query for OutboundListeners {
                 transparent: self.0.interception == Interception::Tproxy,
                 wildcards: wildcards(&self.0, &settings(view)),
             };
-            out.push((*view.get(&query)).clone());
+            resources.push((*view.get(&query)).clone());
         }
-        out
+        Listeners { resources, routes }
     }
 }
 
@@ -55,10 +65,10 @@ pub struct OutboundRoutes(pub Client);
 impl Query for OutboundRoutes {
     type Out = Vec<Arc<Resource>>;
     fn run(&self, view: &View<'_>) -> Self::Out {
-        let plans = view.get(&listener::Plans(self.0.clone()));
-        let names: BTreeSet<&Name> = plans.iter().flat_map(|p| p.chains.iter()).filter_map(plan::Chain::rds).collect();
-        names
-            .into_iter()
+        let listeners = view.get(&OutboundListeners(self.0.clone()));
+        listeners
+            .routes
+            .iter()
             .map(|name| (*view.get(&routes::RouteConfig { client: self.0.clone(), name: name.clone() })).clone())
             .collect()
     }

@@ -19,7 +19,9 @@ use envoy_types::pb::envoy::config::route::v3::{Decorator, Route, RouteAction};
 use envoy_types::pb::google::protobuf::{Duration, Struct, Value, value::Kind};
 use mesh_api::{Hostname, Name};
 
+use crate::build::cluster::hash_policy;
 use crate::model::Labels;
+use crate::model::destination_rule::HashKey;
 use crate::model::virtual_service::{Destination, HttpMatch, Retries, Semantics, Source, VirtualService};
 
 pub use action::duration;
@@ -40,12 +42,12 @@ const UNKNOWN_SERVICE: &str = "UnknownService";
 pub trait Lookup {
     /// The service of that host, when the proxy sees one.
     fn service(&self, host: &Hostname) -> Option<Target>;
-    /// The consistent hash that the destination's rules ask for.
-    fn hash_policy(&self, destination: &Destination) -> Option<HashPolicy>;
+    /// What requests to the destination are hashed by, where its rules ask for that and it is called on this port.
+    fn hash_key(&self, destination: &Destination, called: u16) -> Option<HashKey>;
 }
 
 /// A service as the target of a route.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Target {
     /// The host of its clusters: another one than asked for when the service is an alias (`ExternalName`).
     pub host: Hostname,
@@ -78,6 +80,11 @@ impl RouteContext<'_> {
     /// The cluster that a destination means when called on this port.
     pub fn cluster(&self, destination: &Destination) -> String {
         cluster_of(destination, self.lookup.service(&destination.host).as_ref(), self.port)
+    }
+
+    /// How requests to a destination are hashed when called on this port.
+    fn hash_policy(&self, destination: &Destination) -> Option<HashPolicy> {
+        hash_policy(&self.lookup.hash_key(destination, self.port)?)
     }
 
     /// True when an HTTP match may hold for this proxy and port. As in Istio, named gateways count instead of labels and

@@ -7,25 +7,23 @@ use mesh_api::Name;
 use prost::Message;
 
 use super::defaults::MeshRetries;
-use super::lookup::ScopeLookup;
+use super::lookup::{Answers, Destinations};
 use super::route::{EncodedRoutes, MAX_DIRECT_RESPONSE_BODY, RouteContext, http_routes};
 use super::{bool_value, u32_value};
 use crate::Resource;
-use crate::class::Client;
 use crate::memo::Query;
+use crate::model::Labels;
 use crate::model::virtual_service::VirtualService;
 use crate::resource::{TypeUrl, Writer};
-use crate::shared::ByPtr;
+use crate::shared::{ByPtr, Shared};
 use crate::view::View;
 
 /// `RouteConfiguration.virtual_hosts`.
 const VIRTUAL_HOSTS: u32 = 2;
 
-/// The routes that a virtual service means for clients on a port.
+/// Where requests come in.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct VirtualServiceRoutes {
-    pub(crate) virtual_service: ByPtr<VirtualService>,
-    pub(crate) client: Client,
+pub(crate) struct Entrance {
     /// `mesh` for sidecars, else the gateway's `namespace/name`.
     pub(crate) gateway: Name,
     pub(crate) port: u16,
@@ -33,20 +31,44 @@ pub(crate) struct VirtualServiceRoutes {
     pub(crate) tls: bool,
 }
 
+/// The routes that a virtual service means at an entrance, for all clients to whom it means the same.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct VirtualServiceRoutes {
+    virtual_service: ByPtr<VirtualService>,
+    entrance: Entrance,
+    /// Namespace and labels of the clients, where some match looks at them.
+    source: Option<Box<(Name, Labels)>>,
+    services: Answers,
+}
+
+impl VirtualServiceRoutes {
+    pub(crate) fn new(vs: &Shared<VirtualService>, entrance: Entrance, destinations: &Destinations<'_, '_>) -> Self {
+        let client = destinations.client;
+        let looks_at_clients = vs.http.iter().flat_map(|rule| &rule.matches).any(|m| m.source.is_about_workloads());
+        Self {
+            virtual_service: ByPtr(vs.clone()),
+            services: Answers::new(vs, entrance.port, destinations),
+            source: looks_at_clients.then(|| Box::new((client.namespace.clone(), client.labels.clone()))),
+            entrance,
+        }
+    }
+}
+
 impl Query for VirtualServiceRoutes {
     type Out = EncodedRoutes;
     fn run(&self, view: &View<'_>) -> EncodedRoutes {
-        let lookup = ScopeLookup { view, client: &self.client, port: self.port };
+        let anywhere = Default::default();
+        let (namespace, labels) = self.source.as_deref().unwrap_or(&anywhere);
         let retries = view.get(&MeshRetries);
         let ctx = RouteContext {
-            namespace: &self.client.namespace,
-            labels: &self.client.labels,
-            gateways: std::slice::from_ref(&self.gateway),
-            port: self.port,
-            tls: self.tls,
+            namespace,
+            labels,
+            gateways: std::slice::from_ref(&self.entrance.gateway),
+            port: self.entrance.port,
+            tls: self.entrance.tls,
             default_retries: (*retries).as_ref(),
             append_x_forwarded_host: false,
-            lookup: &lookup,
+            lookup: &self.services,
         };
         http_routes(&self.virtual_service, &ctx)
     }
@@ -62,8 +84,8 @@ pub(crate) fn virtual_host(head: &VirtualHost, routes: &[&[u8]]) -> Bytes {
     out.into_bytes().into()
 }
 
-/// A route configuration of these virtual hosts.
-pub(crate) fn route_configuration(name: &Name, virtual_hosts: &[Bytes]) -> Resource {
+/// A route configuration of these virtual hosts, each part one or several of them.
+pub(crate) fn route_configuration(name: &Name, virtual_hosts: Vec<Bytes>) -> Resource {
     let head = RouteConfiguration {
         name: name.to_string(),
         validate_clusters: bool_value(false),
@@ -71,8 +93,5 @@ pub(crate) fn route_configuration(name: &Name, virtual_hosts: &[Bytes]) -> Resou
         ignore_port_in_host_matching: true,
         ..RouteConfiguration::default()
     };
-    let mut value = Vec::with_capacity(head.encoded_len() + virtual_hosts.iter().map(Bytes::len).sum::<usize>());
-    value.extend(head.encode_to_vec());
-    virtual_hosts.iter().for_each(|host| value.extend_from_slice(host));
-    Resource::from_value(name.clone(), TypeUrl::Route.as_str(), &value)
+    Resource::from_parts(name.clone(), TypeUrl::Route.as_str(), &head.encode_to_vec(), virtual_hosts)
 }

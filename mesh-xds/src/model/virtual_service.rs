@@ -130,6 +130,17 @@ pub struct HttpRule {
     pub cors: Option<Cors>,
 }
 
+impl HttpRule {
+    /// Where its requests and copies of them go.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let to = match &self.action {
+            HttpAction::Route(to) => to.as_slice(),
+            HttpAction::Redirect(_) | HttpAction::Respond(_) | HttpAction::Delegate(_) => &[],
+        };
+        to.iter().map(|d| &d.destination).chain(self.mirrors.iter().map(|m| &m.destination))
+    }
+}
+
 /// What becomes of a request that a rule matches.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HttpAction {
@@ -189,6 +200,13 @@ pub struct Source {
     pub namespace: Name,
     /// `namespace/name` or [`MESH_GATEWAY`]; empty for those of the VirtualService.
     pub gateways: Vec<Name>,
+}
+
+impl Source {
+    /// True when namespace or labels of the proxy matter. As in Istio, named gateways count instead of them.
+    pub fn is_about_workloads(&self) -> bool {
+        self.gateways.is_empty() && !(self.labels.is_empty() && self.namespace.is_empty())
+    }
 }
 
 /// How a text is matched.
@@ -485,10 +503,7 @@ impl VirtualService {
             if !rule.matches.is_empty() && !rule.matches.iter().any(|m| reaches(&m.source)) {
                 continue;
             }
-            if let HttpAction::Route(to) = &rule.action {
-                to.iter().for_each(|d| add(&d.destination));
-            }
-            rule.mirrors.iter().for_each(|m| add(&m.destination));
+            rule.destinations().for_each(&mut add);
         }
         for rule in &self.tls {
             if rule.matches.iter().any(|m| reaches(&m.source)) {

@@ -15,7 +15,7 @@ use crate::resource::TypeUrl;
 
 /// One HTTP/2 frame as every peer allows it.
 const FRAME: usize = 16 * 1024;
-/// From here on a resource is a frame of its own instead of being copied beside others.
+/// From here on a part of a resource is a frame of its own instead of being copied beside others.
 const ALONE: usize = 4 * 1024;
 /// Compression flag and length before each message.
 const PREFIX: usize = 5;
@@ -94,8 +94,14 @@ struct Pending {
     len: usize,
     /// Prefix and head, until they are taken.
     start: BytesMut,
-    /// The next resource.
-    at: usize,
+    at: Position,
+}
+
+/// What of a response is next.
+#[derive(Clone, Copy, Default)]
+struct Position {
+    resource: usize,
+    part: usize,
 }
 
 impl Writer {
@@ -106,7 +112,7 @@ impl Writer {
         start.put_u8(0);
         start.put_u32(len as u32);
         start.extend_from_slice(&head);
-        self.queue.push_back(Pending { response, since: now, len, start, at: 0 });
+        self.queue.push_back(Pending { response, since: now, len, start, at: Position::default() });
     }
 
     /// The next frame, and what it completes.
@@ -114,7 +120,7 @@ impl Writer {
         let pending = self.queue.front_mut()?;
         let start = std::mem::take(&mut pending.start);
         let frame = fill(&pending.response, &mut pending.at, start).unwrap_or_default();
-        if pending.at < pending.response.body().as_slice().len() {
+        if pending.at.resource < pending.response.body().as_slice().len() {
             return Some((frame, None));
         }
         let done = self.queue.pop_front()?;
@@ -122,22 +128,26 @@ impl Writer {
     }
 }
 
-/// One frame of resources from `at` on, after what is in `frame` already.
-fn fill(response: &Response, at: &mut usize, mut frame: BytesMut) -> Option<Bytes> {
-    while let Some(resource) = response.body().as_slice().get(*at) {
-        let field = response.field(resource);
-        let alone = field.len() >= ALONE;
-        if !frame.is_empty() && (alone || frame.len() + field.len() > FRAME) {
+/// One frame of parts from `at` on, after what is in `frame` already.
+fn fill(response: &Response, at: &mut Position, mut frame: BytesMut) -> Option<Bytes> {
+    while let Some(resource) = response.body().as_slice().get(at.resource) {
+        let Some(part) = response.part(resource, at.part) else { break };
+        let alone = part.len() >= ALONE;
+        if !frame.is_empty() && (alone || frame.len() + part.len() > FRAME) {
             break;
         }
-        *at += 1;
+        *at = if at.part < resource.rest().len() {
+            Position { part: at.part + 1, ..*at }
+        } else {
+            Position { resource: at.resource + 1, part: 0 }
+        };
         if alone {
-            return Some(field);
+            return Some(part);
         }
         if frame.capacity() == 0 {
             frame.reserve(FRAME);
         }
-        frame.extend_from_slice(&field);
+        frame.extend_from_slice(&part);
     }
     (!frame.is_empty()).then(|| frame.freeze())
 }

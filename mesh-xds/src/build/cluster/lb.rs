@@ -107,9 +107,9 @@ fn slow_start(warmup: Warmup) -> SlowStartConfig {
     }
 }
 
-/// How a route's requests are kept on one endpoint: what is hashed, for the route's action. Empty where nothing is.
-pub fn hash_policy(hash: &ConsistentHash) -> Vec<HashPolicy> {
-    let specifier = match &hash.key {
+/// How a route's requests are kept on one endpoint: what is hashed, for the route's action. `None` where nothing is.
+pub fn hash_policy(key: &HashKey) -> Option<HashPolicy> {
+    let specifier = match key {
         HashKey::Header(name) => PolicySpecifier::Header(hash_policy::Header {
             header_name: name.to_string(),
             ..hash_policy::Header::default()
@@ -129,7 +129,7 @@ pub fn hash_policy(hash: &ConsistentHash) -> Vec<HashPolicy> {
         HashKey::QueryParameter(name) => {
             PolicySpecifier::QueryParameter(hash_policy::QueryParameter { name: name.to_string() })
         }
-        HashKey::None => return Vec::new(),
+        HashKey::None => return None,
     };
-    vec![HashPolicy { policy_specifier: Some(specifier), ..HashPolicy::default() }]
+    Some(HashPolicy { policy_specifier: Some(specifier), ..HashPolicy::default() })
 }

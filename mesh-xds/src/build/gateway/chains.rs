@@ -12,7 +12,7 @@ use super::merge::{Bound, Listening};
 use super::{Router, tls};
 use crate::build::destination::Rules;
 use crate::build::http::{Http, Routes, Side};
-use crate::build::lookup::ScopeLookup;
+use crate::build::lookup::Destinations;
 use crate::build::route::l4::{L4Chain, TcpTimes, tcp_proxy};
 use crate::build::route::{RouteContext, config_metadata, vs_metadata};
 use crate::build::{TCP_PROXY, access_log, network_filter};
@@ -225,7 +225,7 @@ impl Builder<'_, '_> {
 
     fn proxy(&self, bound: &Bound, chain: &L4Chain<'_>) -> Filter {
         let client = &self.router.client;
-        let lookup = ScopeLookup { view: self.view, client, port: bound.server.port };
+        let destinations = Destinations::new(self.view, client);
         let gateways = [bound.gateway.full_name()];
         let ctx = RouteContext {
             namespace: &client.namespace,
@@ -235,7 +235,7 @@ impl Builder<'_, '_> {
             tls: bound.server.is_tls(),
             default_retries: None,
             append_x_forwarded_host: false,
-            lookup: &lookup,
+            lookup: &destinations,
         };
         let mut proxy = tcp_proxy(chain, TcpTimes::default(), &ctx);
         proxy.access_log = access_log::tcp(&self.settings.mesh);

@@ -14,13 +14,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::merge::Bound;
 use super::{BuiltListeners, MergedGateway, Router};
 use crate::Resource;
+use crate::build::lookup::Destinations;
 use crate::build::route::EncodedRoutes;
-use crate::build::virtual_host::{VirtualServiceRoutes, route_configuration, virtual_host};
+use crate::build::virtual_host::{Entrance, VirtualServiceRoutes, route_configuration, virtual_host};
 use crate::memo::Query;
 use crate::model::InNamespace;
 use crate::model::virtual_service::VirtualService;
 use crate::scope::VirtualServicesFor;
-use crate::shared::ByPtr;
 use crate::view::View;
 
 /// The route configurations that a router asks for.
@@ -63,7 +63,8 @@ impl Query for RouteConfig {
             };
             encoded.push(virtual_host(&blackhole, &[]));
         }
-        Arc::new(route_configuration(&self.name, &encoded))
+        // No other router has the same hosts: one part is all there is to share.
+        Arc::new(route_configuration(&self.name, vec![encoded.concat().into()]))
     }
 }
 
@@ -104,6 +105,8 @@ struct Draft {
 
 impl RouteConfig {
     fn hosts(&self, view: &View<'_>, servers: &[Bound]) -> Vec<Host> {
+        let client = &self.router.client;
+        let destinations = Destinations::new(view, client);
         let mut drafts: BTreeMap<Hostname, Draft> = BTreeMap::new();
         // A virtual service has the same routes on all servers of a gateway: those for the first one's port.
         let mut built: Vec<Arc<EncodedRoutes>> = Vec::new();
@@ -112,7 +115,6 @@ impl RouteConfig {
         for bound in servers {
             let server = &bound.server;
             let gateway = bound.gateway.full_name();
-            let client = &self.router.client;
             let draft = |host: &Hostname| Draft {
                 name: format!("{host}:{}", server.port),
                 redirects: false,
@@ -127,13 +129,9 @@ impl RouteConfig {
                 let at = match known.get(&(gateway.clone(), vs.key())) {
                     Some(at) => *at,
                     None => {
-                        let routes = view.get(&VirtualServiceRoutes {
-                            virtual_service: ByPtr(vs.clone()),
-                            client: client.clone(),
-                            gateway: gateway.clone(),
-                            port: server.port,
-                            tls: server.tls.is_some(),
-                        });
+                        let entrance =
+                            Entrance { gateway: gateway.clone(), port: server.port, tls: server.tls.is_some() };
+                        let routes = view.get(&VirtualServiceRoutes::new(vs, entrance, &destinations));
                         if routes.is_empty() {
                             continue;
                         }

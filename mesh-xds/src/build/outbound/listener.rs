@@ -9,10 +9,9 @@ use super::plan::{Chain, ListenerPlan, Origin, Then};
 use super::{scope, wildcards};
 use crate::build::route::RouteContext;
 use crate::build::route::l4::{L4Chain, TcpTimes, tcp_chains, tcp_proxy, tls_chains};
-use crate::build::{access_log, lookup::ScopeLookup};
+use crate::build::{access_log, lookup::Destinations};
 use crate::class::{Client, Interception};
 use crate::endpoints::EndpointsOf;
-use crate::memo::Query;
 use crate::model::virtual_service::VirtualService;
 use crate::model::{Port, Protocol, Registry, Resolution, Service, Settings};
 use crate::resource::canonical_bytes;
@@ -21,28 +20,22 @@ use crate::shared::Shared;
 use crate::view::View;
 
 /// The planned outbound listeners of a group of sidecars, in the order of their addresses.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Plans(pub Client);
-
-impl Query for Plans {
-    type Out = Vec<ListenerPlan>;
-
-    fn run(&self, view: &View<'_>) -> Vec<ListenerPlan> {
-        let scope = view.get(&scope(&self.0));
-        let settings = settings(view);
-        let mut planner = Planner {
-            view,
-            client: &self.0,
-            wildcards: wildcards(&self.0, &settings),
-            settings: &settings,
-            entries: BTreeMap::new(),
-        };
-        for listener in &scope.listeners {
-            planner.egress(listener);
-        }
-        planner.http_proxy();
-        planner.entries.into_values().map(|e| e.plan).collect()
+pub(super) fn plans(view: &View<'_>, client: &Client) -> Vec<ListenerPlan> {
+    let scope = view.get(&scope(client));
+    let settings = settings(view);
+    let mut planner = Planner {
+        view,
+        client,
+        destinations: Destinations::new(view, client),
+        wildcards: wildcards(client, &settings),
+        settings: &settings,
+        entries: BTreeMap::new(),
+    };
+    for listener in &scope.listeners {
+        planner.egress(listener);
     }
+    planner.http_proxy();
+    planner.entries.into_values().map(|e| e.plan).collect()
 }
 
 struct Entry {
@@ -56,6 +49,7 @@ struct Entry {
 struct Planner<'p, 'v> {
     view: &'p View<'v>,
     client: &'p Client,
+    destinations: Destinations<'p, 'v>,
     settings: &'p Settings,
     wildcards: Vec<Name>,
     entries: BTreeMap<(Name, u16), Entry>,
@@ -266,7 +260,6 @@ impl Planner<'_, '_> {
 
     fn tcp(&self, scoped: &ScopedListener, service: &Shared<Service>, port: &Port, place: &Place) -> Vec<Chain> {
         let gateways = [Name::from(MESH)];
-        let lookup = ScopeLookup { view: self.view, client: self.client, port: port.number };
         let ctx = RouteContext {
             namespace: &self.client.namespace,
             labels: &self.client.labels,
@@ -275,7 +268,7 @@ impl Planner<'_, '_> {
             tls: false,
             default_retries: None,
             append_x_forwarded_host: false,
-            lookup: &lookup,
+            lookup: &self.destinations,
         };
         let speaking: Vec<&VirtualService> = scoped
             .virtual_services

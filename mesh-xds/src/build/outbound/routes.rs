@@ -11,17 +11,21 @@ use envoy_types::pb::envoy::config::route::v3::{
 use mesh_api::{Hostname, Name};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{OutboundPolicy, domains, scope};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::domains::{Callers, Domains, host_port};
+use super::{OutboundPolicy, scope};
 use crate::Resource;
+use crate::build::cluster::hash_policy;
 use crate::build::defaults::MeshRetries;
-use crate::build::destination::Rules;
 use crate::build::duration;
-use crate::build::lookup::HashOf;
+use crate::build::lookup::Destinations;
 use crate::build::route::{EncodedRoutes, default_route};
-use crate::build::virtual_host::{VirtualServiceRoutes, route_configuration, virtual_host};
+use crate::build::virtual_host::{Entrance, VirtualServiceRoutes, route_configuration, virtual_host};
 use crate::class::Client;
 use crate::memo::Query;
-use crate::model::virtual_service::{Semantics, VirtualService};
+use crate::model::destination_rule::HashKey;
+use crate::model::virtual_service::{Retries, Semantics, VirtualService};
 use crate::model::{Port, Protocol, Resolution, Service};
 use crate::scope::{AliasIndex, MESH, ScopedListener};
 use crate::shared::{ByPtr, Shared};
@@ -50,20 +54,28 @@ impl Query for RouteConfig {
             port,
             path: if port == 0 { self.name.clone() } else { Name::default() },
         });
-        let mut encoded: Vec<Bytes> = Vec::with_capacity(hosts.len() + 1);
+        let mut encoded: Vec<Bytes> = Vec::new();
         if let Some(host) = sniffed {
             // The listener belongs to this service alone: whatever the request says, it is meant.
             let meant = |h: &&VirtualHostPlan| h.domains.iter().any(|d| *d == self.name || *d == host);
             if let Some(plan) = hosts.iter().find(meant) {
-                let any = VirtualHostPlan { domains: vec!["*".into()], ..plan.clone() };
-                encoded.push((*view.get(&any)).clone());
+                let any = VirtualHostPlan { domains: [Name::from("*")].into(), ..plan.clone() };
+                encoded.push((*view.get(&VirtualHostGroup(vec![any]))).clone());
             }
         } else {
-            encoded.extend(hosts.iter().map(|plan| (*view.get(plan)).clone()));
+            encoded.extend(groups(&hosts).map(|group| (*view.get(&VirtualHostGroup(group.to_vec()))).clone()));
             encoded.push(virtual_host(&catch_all(&policy), &[]));
         }
-        Arc::new(route_configuration(&self.name, &encoded))
+        Arc::new(route_configuration(&self.name, encoded))
     }
+}
+
+/// Neighbours that are encoded together: single virtual hosts would be many small parts, and a whole list is shared by
+/// nobody. It is cut at certain names, not after so many hosts, so that lists with some hosts of their own are cut alike.
+fn groups(hosts: &[VirtualHostPlan]) -> impl Iterator<Item = &[VirtualHostPlan]> {
+    /// Of so many names, one ends a group.
+    const GROUP: u64 = 16;
+    hosts.chunk_by(|host, _| !xxh3_64(host.name.as_bytes()).is_multiple_of(GROUP))
 }
 
 impl RouteConfig {
@@ -79,11 +91,11 @@ impl RouteConfig {
     }
 }
 
-/// A virtual host as planned; as a query it is the encoded field.
+/// A virtual host as planned.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct VirtualHostPlan {
     name: Name,
-    domains: Vec<Name>,
+    domains: Arc<[Name]>,
     routes: RoutesOf,
 }
 
@@ -91,14 +103,26 @@ struct VirtualHostPlan {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum RoutesOf {
     /// A service that no virtual service speaks of.
-    Service { host: Hostname, port: u16, hash: Option<Box<HashOf>> },
+    Service { host: Hostname, port: u16, hash: Option<Box<HashKey>> },
     /// A virtual service.
-    VirtualService(Box<VirtualServiceRoutes>),
+    VirtualService(ByPtr<EncodedRoutes>),
 }
 
-impl Query for VirtualHostPlan {
+/// Planned virtual hosts; as a query they are the encoded fields of a route configuration.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct VirtualHostGroup(Vec<VirtualHostPlan>);
+
+impl Query for VirtualHostGroup {
     type Out = Bytes;
     fn run(&self, view: &View<'_>) -> Bytes {
+        let retries = view.get(&MeshRetries);
+        let encoded: Vec<Bytes> = self.0.iter().map(|plan| plan.encode((*retries).as_ref())).collect();
+        encoded.concat().into()
+    }
+}
+
+impl VirtualHostPlan {
+    fn encode(&self, retries: Option<&Retries>) -> Bytes {
         let head = VirtualHost {
             name: self.name.to_string(),
             domains: self.domains.iter().map(Name::to_string).collect(),
@@ -108,12 +132,11 @@ impl Query for VirtualHostPlan {
         match &self.routes {
             RoutesOf::Service { host, port, hash } => {
                 let cluster = format!("outbound|{port}||{host}");
-                let hash = hash.as_ref().and_then(|query| (*view.get(&**query)).clone());
-                let retries = view.get(&MeshRetries);
-                let route = default_route(&cluster, &format!("{host}:{port}/*"), (*retries).as_ref(), hash);
+                let hash = hash.as_ref().and_then(|key| hash_policy(key));
+                let route = default_route(&cluster, &format!("{host}:{port}/*"), retries, hash);
                 virtual_host(&head, &[EncodedRoutes::catching_all(&route).all()])
             }
-            RoutesOf::VirtualService(query) => virtual_host(&head, &[view.get(&**query).all()]),
+            RoutesOf::VirtualService(routes) => virtual_host(&head, &[routes.all()]),
         }
     }
 }
@@ -155,12 +178,13 @@ struct Wrapper {
     port: u16,
     hosts: Vec<Name>,
     services: Vec<(Shared<Service>, Port)>,
-    routes: Option<Box<VirtualServiceRoutes>>,
+    routes: Option<ByPtr<EncodedRoutes>>,
 }
 
 struct Hosts<'h, 'v> {
     view: &'h View<'v>,
     client: &'h Client,
+    destinations: Destinations<'h, 'v>,
     listener: &'h ScopedListener,
     port: u16,
     /// Services that have the port, by host; the last one of a host counts, as in Istio.
@@ -175,7 +199,7 @@ impl<'h, 'v> Hosts<'h, 'v> {
             .filter(|s| port == 0 || s.port(port).is_some())
             .map(|s| (s.hostname.clone(), s.clone()))
             .collect();
-        Self { view, client, listener, port, services }
+        Self { view, client, destinations: Destinations::new(view, client), listener, port, services }
     }
 
     fn plan(self) -> Vec<VirtualHostPlan> {
@@ -184,58 +208,40 @@ impl<'h, 'v> Hosts<'h, 'v> {
         let mut known: FxHashSet<Name> = services().map(|(host, _)| host.name().clone()).collect();
         if self.port == 0 {
             // Only here are ports part of domains.
-            known.extend(services().map(|(host, port)| Name::from(domains::host_port(host.as_str(), port))));
+            known.extend(services().map(|(host, port)| Name::from(host_port(host.as_str(), port))));
         }
-        let rules = Rules::new(self.view, self.client);
+        let callers = Callers::new(&self.client.dns_domain);
         let aliases = self.view.get(&AliasIndex);
         let mut names: FxHashSet<Name> = FxHashSet::default();
-        let mut taken: FxHashSet<Name> = FxHashSet::default();
+        let mut taken = Taken::default();
         let mut out: Vec<(u16, VirtualHostPlan)> = Vec::new();
         for wrapper in &wrappers {
             let plain = wrapper.hosts.iter().map(|h| (h.clone(), None));
             let of_services = wrapper.services.iter().map(|(s, p)| (s.hostname.name().clone(), Some((s, p))));
             for (host, service) in plain.chain(of_services) {
-                let name: Name = domains::host_port(&host, wrapper.port).into();
-                if !names.insert(name.clone()) {
-                    continue;
-                }
-                let (all, short) = match service {
-                    None => (vec![domains::bracketed(&host)], Vec::new()),
+                let of_host = match service {
+                    None => Arc::new(Domains::of_host(&host, wrapper.port)),
                     Some((service, _)) => {
                         let aliases = aliases.get(&service.hostname).map_or(&[][..], Vec::as_slice);
-                        let with_port = (self.port == 0).then_some(wrapper.port);
-                        let d = domains::of_service(service, aliases, &self.client.dns_domain, with_port);
-                        (d.all, d.short)
+                        self.view.get(&callers.of_service(service, aliases, wrapper.port, self.port == 0))
                     }
                 };
-                let free: Vec<Name> = all
-                    .into_iter()
-                    .filter(|d| !(short.contains(d) && known.contains(d.as_str())))
-                    .map(Name::from)
-                    .filter(|d| match d.bytes().any(|b| b.is_ascii_uppercase()) {
-                        true => taken.insert(d.to_ascii_lowercase().into()),
-                        false => taken.insert(d.clone()),
-                    })
-                    .collect();
-                if free.is_empty() {
+                if !names.insert(of_host.name.clone()) {
+                    continue;
+                }
+                let domains = taken.take(&of_host, &known);
+                if domains.is_empty() {
                     continue;
                 }
                 let routes = match (&wrapper.routes, service) {
                     (Some(routes), _) => RoutesOf::VirtualService(routes.clone()),
                     (None, Some((s, p))) => {
-                        // The client is part of the plan only where there may be a hash, so that clients share all other services.
-                        let hash = HashOf {
-                            client: self.client.clone(),
-                            host: s.hostname.clone(),
-                            port: p.number,
-                            subset: Name::default(),
-                        };
-                        let hash = rules.outbound(s).map(|_| Box::new(hash));
+                        let hash = self.destinations.hash_key_of(s, p.number, "").map(Box::new);
                         RoutesOf::Service { host: s.hostname.clone(), port: p.number, hash }
                     }
                     (None, None) => continue,
                 };
-                out.push((wrapper.port, VirtualHostPlan { name, domains: free, routes }));
+                out.push((wrapper.port, VirtualHostPlan { name: of_host.name.clone(), domains, routes }));
             }
         }
         let mut out: Vec<VirtualHostPlan> =
@@ -360,20 +366,36 @@ impl<'h, 'v> Hosts<'h, 'v> {
         }
         let mut out = Vec::new();
         for (port, services) in by_port {
-            let query = VirtualServiceRoutes {
-                virtual_service: this.clone(),
-                client: self.client.clone(),
-                gateway: MESH.into(),
-                port,
-                tls: false,
-            };
+            let entrance = Entrance { gateway: MESH.into(), port, tls: false };
+            let routes = self.view.get(&VirtualServiceRoutes::new(vs, entrance, &self.destinations));
             // A rule may not be meant for this port or these callers; then the services have their own routes.
-            if self.view.get(&query).is_empty() {
+            if routes.is_empty() {
                 continue;
             }
-            out.push(Wrapper { port, hosts: hosts.clone(), services, routes: Some(Box::new(query)) });
+            let routes = Some(ByPtr(Shared::from(&routes)));
+            out.push(Wrapper { port, hosts: hosts.clone(), services, routes });
         }
         out
+    }
+}
+
+/// The domains of a route configuration so far, in lower case: each may be there once.
+#[derive(Default)]
+struct Taken(FxHashSet<Name>);
+
+impl Taken {
+    /// The domains of a host that are still free. Its short forms give way to hosts of these names.
+    fn take(&mut self, domains: &Domains, known: &FxHashSet<Name>) -> Arc<[Name]> {
+        let mut is_free = |d: &Name| {
+            let lower =
+                if d.bytes().any(|b| b.is_ascii_uppercase()) { d.to_ascii_lowercase().into() } else { d.clone() };
+            !(known.contains(d) && domains.short.contains(d)) && self.0.insert(lower)
+        };
+        let free: Vec<bool> = domains.all.iter().map(&mut is_free).collect();
+        if free.iter().all(|free| *free) {
+            return domains.all.clone();
+        }
+        domains.all.iter().zip(free).filter(|(_, free)| *free).map(|(d, _)| d.clone()).collect()
     }
 }
 
@@ -383,7 +405,7 @@ fn merged(hosts: Vec<(u16, VirtualHostPlan)>) -> Vec<VirtualHostPlan> {
         .into_iter()
         .filter_map(|(port, mut host)| {
             if port != 80 {
-                host.domains.retain(|d| d.contains(':'));
+                host.domains = host.domains.iter().filter(|d| d.contains(':')).cloned().collect();
             }
             (!host.domains.is_empty()).then_some(host)
         })

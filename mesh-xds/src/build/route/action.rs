@@ -78,11 +78,11 @@ pub(super) fn forward(
         if let (None, Some(authority)) = (&action.host_rewrite_specifier, &only.headers.authority) {
             action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority.to_string()));
         }
-        action.hash_policy = ctx.lookup.hash_policy(&only.destination).into_iter().collect();
+        action.hash_policy = ctx.hash_policy(&only.destination).into_iter().collect();
         consistent_hash = !action.hash_policy.is_empty();
     } else {
         let weighted = destinations.iter().filter(|d| d.weight > 0);
-        action.hash_policy = weighted.clone().filter_map(|d| ctx.lookup.hash_policy(&d.destination)).collect();
+        action.hash_policy = weighted.clone().filter_map(|d| ctx.hash_policy(&d.destination)).collect();
         let clusters = weighted.map(|d| weighted_cluster(d, ctx)).collect();
         action.cluster_specifier =
             Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..WeightedCluster::default() }));

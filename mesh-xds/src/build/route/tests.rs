@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use envoy_types::pb::envoy::config::route::v3::route_action::HostRewriteSpecifier;
-use envoy_types::pb::envoy::config::route::v3::{
-    VirtualHost, header_matcher, route_action::hash_policy, weighted_cluster,
-};
+use envoy_types::pb::envoy::config::route::v3::{VirtualHost, header_matcher, weighted_cluster};
 use mesh_api::object::Object;
 use prost::Message;
 
@@ -25,12 +23,8 @@ impl Lookup for Services {
             _ => None,
         }
     }
-    fn hash_policy(&self, destination: &Destination) -> Option<HashPolicy> {
-        let header = hash_policy::Header { header_name: "x-user".into(), ..Default::default() };
-        (destination.subset == "sticky").then(|| HashPolicy {
-            policy_specifier: Some(hash_policy::PolicySpecifier::Header(header)),
-            ..Default::default()
-        })
+    fn hash_key(&self, destination: &Destination, _: u16) -> Option<HashKey> {
+        (destination.subset == "sticky").then(|| HashKey::Header("x-user".into()))
     }
 }
 

@@ -170,7 +170,7 @@ pub struct ConsistentHash {
 }
 
 /// What is hashed.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum HashKey {
     /// The value of a request header.
     Header(Name),
