@@ -9,6 +9,7 @@ mod draft;
 mod lb;
 mod locality;
 mod metadata;
+mod plain;
 mod pool;
 pub(crate) mod special;
 pub(crate) mod tls;
@@ -16,27 +17,28 @@ pub(crate) mod wire;
 
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::cluster::v3::{Cluster, cluster};
+use envoy_types::pb::envoy::config::cluster::v3::cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint as PbEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
 };
-use mesh_api::types::Duration;
-use mesh_api::{FieldPath, Name, ObjectRef};
+use mesh_api::Name;
 
 pub use defaults::{Defaults, TlsDefaults};
 pub(crate) use draft::Draft;
 pub use lb::hash_policy;
 pub use locality::{Caller, Group, effective_locality, needs_failover, prioritize};
+pub(crate) use plain::{Plain, Shape};
 pub use special::{black_hole, inbound_passthrough, passthrough};
 
 pub use tls::credential_name;
 pub(crate) use tls::{FileSource, file_secret, mesh_secret, transport_socket};
 
-use crate::model::destination_rule::{DestinationRule, Origin, Subset, TrafficPolicy, Tunnel, TunnelProtocol};
+use crate::model::destination_rule::{DestinationRule, Subset, TrafficPolicy, Tunnel, TunnelProtocol};
 pub use crate::model::peer_authentication::MtlsMode;
 use crate::model::{Endpoint, Labels, Locality, Port, Protocol, Registry, Resolution, Service, TargetPort, selects};
 use crate::proxy::ProxyType;
+use crate::resource::{Resource, TypeUrl, Writer, canonical_bytes};
 
 /// The part of a proxy that makes a difference to clusters.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -148,18 +150,18 @@ pub(crate) fn discovery(service: &Service, kind: ProxyType) -> Option<Discovery>
 
 impl Outbound<'_> {
     /// The cluster of the port and those of the rule's subsets. None where Envoy could not resolve a single name.
-    pub fn clusters(&self) -> Vec<Cluster> {
+    /// `plain` answers with what the clusters of a protocol have in common, so that it is encoded once for all services.
+    pub(crate) fn clusters(&self, plain: impl Fn(Plain) -> Arc<Shape>) -> Vec<Resource> {
         if self.port.protocol == Protocol::Udp {
             return Vec::new();
         }
         let Some(discovery) = discovery(self.service, self.traits.kind) else { return Vec::new() };
+        if self.is_plain(discovery) {
+            let shape = plain(Plain { protocol: self.port.protocol, traits: self.traits.clone() });
+            return vec![self.plain_cluster(&shape)];
+        }
         let base = self.rule.and_then(|rule| rule.policy_for_port(self.port.number));
-        let base = TrafficPolicy::with_defaults(
-            base,
-            &mesh_default_origin(),
-            self.defaults.connection_pool.as_ref(),
-            self.defaults.outlier_detection.as_ref(),
-        );
+        let base = self.defaults.policy(base);
         // A whole that cannot be resolved has no parts either.
         let Some(whole) = self.cluster(discovery, None, base.as_ref()) else { return Vec::new() };
         let mut clusters = vec![whole];
@@ -177,50 +179,26 @@ impl Outbound<'_> {
         discovery: Discovery,
         subset: Option<&Subset>,
         policy: Option<&Arc<TrafficPolicy>>,
-    ) -> Option<Cluster> {
-        let (host, port) = (self.service.hostname.as_str(), self.port.number);
-        let subset_name = subset.map_or("", |s| s.name.as_str());
-        let name = match self.mode {
-            Mode::Client => outbound_name(port, subset_name, host),
-            Mode::SniDnat => sni_dnat_name(port, subset_name, host),
-        };
+    ) -> Option<Resource> {
+        let names = self.names(subset);
         let policy = policy.map(|p| &**p);
         let discovery = match policy {
             Some(policy) if policy.is_passthrough() && discovery != Discovery::Forward => Discovery::OriginalDst,
             _ => discovery,
         };
-        let stat_name = match self.defaults.outbound_stat_name.as_str() {
-            "" => None,
-            pattern => Some(stat_name(pattern, self.service, self.port, subset_name, 0)),
-        };
-        let mut draft = Draft::new(name.clone(), stat_name.as_deref());
+        let mut draft = Draft::new(names.cluster.clone(), names.statistics.as_deref());
         self.find_endpoints(&mut draft, discovery, subset, policy)?;
-        draft.protocol(self.port.protocol, self.traits);
-        let pool = policy.and_then(|p| p.connection_pool.as_deref());
-        draft.h2_upgrade(self.port.protocol, pool, self.defaults.h2_upgrade);
-        draft.connection_pool(pool, policy.and_then(|p| p.retry_budget), self.defaults);
-        let force_healthy = self.defaults.send_unhealthy || self.service.traffic_distribution.is_some();
-        draft.outlier_detection(policy.and_then(|p| p.outlier_detection.as_deref()), self.service);
-        let balancer = policy.and_then(|p| p.load_balancer.as_deref());
-        let locality = effective_locality(
-            self.defaults.locality.as_ref(),
-            policy.and_then(TrafficPolicy::locality),
-            self.service.traffic_distribution.as_deref(),
-        );
-        draft.load_balancer(balancer, locality.as_ref(), force_healthy, discovery);
+        let distribution = self.service.traffic_distribution.as_deref();
+        draft.shape(self.port.protocol, policy, discovery, distribution, self.defaults, self.traits);
         if self.mode == Mode::Client {
             let tls = policy.and_then(|p| p.tls.as_deref());
-            draft.tls(tls, self, &sni_dnat_name(port, subset_name, host), discovery);
+            draft.tls(tls, self, &names.sni, discovery);
             draft.proxy_protocol(policy.and_then(|p| p.proxy_protocol));
         }
-        draft.outbound_metadata(self, subset, policy);
-        if discovery == Discovery::Eds {
-            draft.cluster.eds_cluster_config = Some(cluster::EdsClusterConfig {
-                eds_config: Some(tls::ads(Some(Duration::ZERO))),
-                service_name: name,
-            });
-        }
-        Some(draft.build())
+        let mut out = Writer::default();
+        out.fields(&[&canonical_bytes(&draft.build())]);
+        self.own_fields(&mut out, &names.cluster, discovery, subset, policy);
+        Some(Resource::from_value(names.cluster.into(), TypeUrl::Cluster.as_str(), &out.into_bytes()))
     }
 
     /// The cluster's type with what it needs; `None` when there is nothing to resolve.
@@ -330,10 +308,6 @@ fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
         metadata: metadata::endpoint(endpoint),
         ..LbEndpoint::default()
     }
-}
-
-fn mesh_default_origin() -> Origin {
-    Origin { object: ObjectRef::new("MeshConfig", "", "mesh"), path: FieldPath::new("defaultTrafficPolicy") }
 }
 
 /// The name of a cluster's statistics by a pattern of the mesh (`%SERVICE%_%SERVICE_PORT%`).

@@ -59,6 +59,14 @@ impl Writer {
         }
     }
 
+    /// A message packed into an `Any`.
+    pub(crate) fn any(&mut self, field: u32, type_url: &str, fields: impl FnOnce(&mut Self)) {
+        self.message(field, |any| {
+            any.text(1, type_url);
+            any.message(2, fields);
+        });
+    }
+
     /// A text, bytes or message whose encoded parts are there already.
     pub(crate) fn joined(&mut self, field: u32, parts: &[&[u8]]) {
         encode_key(field, WireType::LengthDelimited, &mut self.bytes);
@@ -85,12 +93,29 @@ impl Writer {
         });
     }
 
+    /// A field of a `Struct`; `value` writes a `Value`.
+    fn struct_field(&mut self, key: &str, value: impl FnOnce(&mut Self)) {
+        self.struct_entry(1, key, value);
+    }
+
     /// A text as a field of a `Struct`.
     pub(crate) fn struct_text(&mut self, key: &str, text: &str) {
-        self.message(1, |entry| {
-            entry.text(1, key);
-            entry.message(2, |value| value.joined(3, &[text.as_bytes()]));
-        });
+        self.struct_field(key, |value| value.joined(3, &[text.as_bytes()]));
+    }
+
+    /// `true` as a field of a `Struct`.
+    pub(crate) fn struct_true(&mut self, key: &str) {
+        self.struct_field(key, |value| value.number(4, 1));
+    }
+
+    /// A list as a field of a `Struct`.
+    pub(crate) fn struct_list(&mut self, key: &str, values: impl FnOnce(&mut Self)) {
+        self.struct_field(key, |value| value.message(6, values));
+    }
+
+    /// A `Struct` in a list.
+    pub(crate) fn list_struct(&mut self, fields: impl FnOnce(&mut Self)) {
+        self.message(1, |value| value.message(5, fields));
     }
 
     /// Bytes written so far.

@@ -11,7 +11,9 @@ use crate::lower::destination_rule::{
     connection_pool, locality_settings, outlier_detection, tcp_keepalive, zone_aware,
 };
 use crate::model::Settings;
-use crate::model::destination_rule::{ConnectionPool, LocalityLb, OutlierDetection, TcpKeepalive};
+use crate::model::destination_rule::{
+    ConnectionPool, LocalityLb, Origin, OutlierDetection, TcpKeepalive, TrafficPolicy,
+};
 
 /// What holds for every cluster of the mesh.
 #[derive(Clone, PartialEq, Debug)]
@@ -75,6 +77,14 @@ impl Defaults {
     /// The defaults that the settings ask for.
     pub fn of(settings: &Settings) -> Self {
         Self::lower(settings).0
+    }
+
+    /// A rule's policy, or that of services without a rule, over what the mesh says.
+    pub(super) fn policy(&self, of_rule: Option<Arc<TrafficPolicy>>) -> Option<Arc<TrafficPolicy>> {
+        let path = FieldPath::new("defaultTrafficPolicy");
+        let origin = Origin { object: ObjectRef::new("MeshConfig", "", "mesh"), path };
+        let (pool, outlier) = (self.connection_pool.as_ref(), self.outlier_detection.as_ref());
+        TrafficPolicy::with_defaults(of_rule, &origin, pool, outlier)
     }
 
     /// The defaults that the settings ask for, and what is wrong with them.

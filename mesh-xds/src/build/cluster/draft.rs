@@ -22,14 +22,17 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::{
 use mesh_api::Hostname;
 use mesh_api::types::Duration;
 
-use super::{Defaults, IpFamily, Traits, wire};
+use super::{Defaults, Discovery, IpFamily, Traits, effective_locality, wire};
 use crate::build::pack;
 use crate::model::Protocol;
-use crate::model::destination_rule::{ConnectionPool, H2Upgrade};
+use crate::model::destination_rule::{ConnectionPool, H2Upgrade, TrafficPolicy};
 use crate::proxy::ProxyType;
 
 /// The key of HTTP options in a cluster.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// Lets the bootstrap's tag extraction find the end of a name with dots in it.
+pub(super) const STAT_NAME_END: &str = ";";
 
 /// A cluster in the making.
 pub(crate) struct Draft {
@@ -41,8 +44,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn new(name: String, stat_name: Option<&str>) -> Self {
-        // The delimiter lets the bootstrap's tag extraction find the end of a name with dots in it.
-        let alt_stat_name = format!("{};", stat_name.unwrap_or(&name));
+        let alt_stat_name = format!("{}{STAT_NAME_END}", stat_name.unwrap_or(&name));
         let cluster = Cluster {
             name,
             alt_stat_name,
@@ -180,6 +182,28 @@ impl Draft {
 
     pub(super) fn upstream_http(&mut self) -> &mut UpstreamHttpProtocolOptions {
         self.http().upstream_http_protocol_options.get_or_insert_default()
+    }
+
+    /// Everything but names, endpoints and TLS: what is spoken, limits, balancing.
+    pub(super) fn shape(
+        &mut self,
+        protocol: Protocol,
+        policy: Option<&TrafficPolicy>,
+        discovery: Discovery,
+        distribution: Option<&str>,
+        defaults: &Defaults,
+        traits: &Traits,
+    ) {
+        self.protocol(protocol, traits);
+        let pool = policy.and_then(|p| p.connection_pool.as_deref());
+        self.h2_upgrade(protocol, pool, defaults.h2_upgrade);
+        self.connection_pool(pool, policy.and_then(|p| p.retry_budget), defaults);
+        self.outlier_detection(policy.and_then(|p| p.outlier_detection.as_deref()), distribution.is_some());
+        let balancer = policy.and_then(|p| p.load_balancer.as_deref());
+        let of_rule = policy.and_then(TrafficPolicy::locality);
+        let locality = effective_locality(defaults.locality.as_ref(), of_rule, distribution);
+        let only_healthy = defaults.send_unhealthy || distribution.is_some();
+        self.load_balancer(balancer, locality.as_ref(), only_healthy, discovery);
     }
 
     /// The finished cluster.

@@ -6,6 +6,7 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use super::{Draft, Outbound, wire};
 use crate::model::destination_rule::{Origin, Subset, TlsMode, TrafficPolicy};
 use crate::model::{Endpoint, Service};
+use crate::resource::Writer;
 
 const ISTIO: &str = "istio";
 /// What Envoy matches transport sockets of a cluster by.
@@ -24,46 +25,55 @@ pub(super) fn endpoint(endpoint: &Endpoint) -> Option<Metadata> {
     })
 }
 
+impl Outbound<'_> {
+    /// Service, rule and subset of an outbound cluster, as fields of a `Struct`.
+    pub(super) fn metadata(&self, fields: &mut Writer, subset: Option<&Subset>, policy: Option<&TrafficPolicy>) {
+        let service = self.service;
+        fields.struct_list("services", |services| {
+            services.list_struct(|fields| {
+                fields.struct_text("host", service.hostname.as_str());
+                fields.struct_text("name", &service.name);
+                fields.struct_text("namespace", &service.namespace);
+            });
+        });
+        if subset.is_none() && service.mesh_external {
+            fields.struct_true("external");
+        }
+        if let Some(rule) = self.rule {
+            let whole = Origin { object: rule.source.clone(), path: mesh_api::FieldPath::new("spec") };
+            let of_rule = policy.map(|p| &p.origin).filter(|o| o.object.kind == rule.source.kind);
+            let origin = subset.map(|s| &s.origin).or(of_rule).unwrap_or(&whole);
+            fields.struct_text("config", &config_of(origin));
+            fields.struct_text("path", origin.path.as_str());
+            let own_tls = |p: &TrafficPolicy| {
+                p.tls.as_ref().is_some_and(|tls| matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual))
+            };
+            if policy.is_some_and(own_tls) {
+                fields.struct_text("alpn_override", "false");
+            }
+        }
+        if let Some(subset) = subset {
+            fields.struct_text("subset", &subset.name);
+        }
+    }
+}
+
+/// The object behind a policy, as Istio writes it.
+fn config_of(origin: &Origin) -> String {
+    let object = &origin.object;
+    format!("/apis/networking.istio.io/v1/namespaces/{}/destination-rule/{}", object.namespace, object.name)
+}
+
 impl Draft {
     pub(crate) fn istio_metadata(&mut self) -> &mut std::collections::HashMap<String, Value> {
         let metadata = self.cluster.metadata.get_or_insert_default();
         &mut metadata.filter_metadata.entry(ISTIO.to_owned()).or_default().fields
     }
 
-    /// Service, rule and subset of an outbound cluster.
-    pub(super) fn outbound_metadata(
-        &mut self,
-        outbound: &Outbound<'_>,
-        subset: Option<&Subset>,
-        policy: Option<&TrafficPolicy>,
-    ) {
-        let istio = self.istio_metadata();
-        istio.insert("services".to_owned(), wire::list(vec![service(outbound.service)]));
-        if subset.is_none() && outbound.service.mesh_external {
-            istio.insert("external".to_owned(), wire::boolean(true));
-        }
-        if let Some(rule) = outbound.rule {
-            let whole = Origin { object: rule.source.clone(), path: mesh_api::FieldPath::new("spec") };
-            let of_rule = policy.map(|p| &p.origin).filter(|o| o.object.kind == rule.source.kind);
-            let origin = subset.map(|s| &s.origin).or(of_rule).unwrap_or(&whole);
-            self.config_metadata(origin);
-            if policy.and_then(|p| p.tls.as_ref()).is_some_and(|t| matches!(t.mode, TlsMode::Simple | TlsMode::Mutual))
-            {
-                self.istio_metadata().insert("alpn_override".to_owned(), wire::text("false"));
-            }
-        }
-        if let Some(subset) = subset {
-            self.istio_metadata().insert("subset".to_owned(), wire::text(&*subset.name));
-        }
-    }
-
     /// The object behind the cluster, as Istio writes it, and the field in it.
     pub(crate) fn config_metadata(&mut self, origin: &Origin) {
-        let object = &origin.object;
         let istio = self.istio_metadata();
-        let config =
-            format!("/apis/networking.istio.io/v1/namespaces/{}/destination-rule/{}", object.namespace, object.name);
-        istio.insert("config".to_owned(), wire::text(config));
+        istio.insert("config".to_owned(), wire::text(config_of(origin)));
         istio.insert("path".to_owned(), wire::text(origin.path.as_str()));
     }
 

@@ -15,7 +15,6 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher:
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
 use super::{Defaults, Draft, wire};
-use crate::model::Service;
 use crate::model::destination_rule::{ConnectionPool, OutlierDetection, RetryBudget, TcpKeepalive};
 
 impl Draft {
@@ -86,7 +85,7 @@ impl Draft {
     }
 
     /// When an endpoint is taken out. Only consecutive failures count: success rates are switched off.
-    pub(crate) fn outlier_detection(&mut self, outlier: Option<&OutlierDetection>, service: &Service) {
+    pub(super) fn outlier_detection(&mut self, outlier: Option<&OutlierDetection>, distributed: bool) {
         let Some(outlier) = outlier else { return };
         let enforcing = |errors: Option<u32>| errors.map(|n| wire::uint32(if n > 0 { 100 } else { 0 }));
         let local = outlier.consecutive_local_origin_failures.filter(|_| outlier.split_local_origin);
@@ -107,7 +106,7 @@ impl Draft {
         });
         if let Some(percent) = outlier.min_health_percent {
             // Endpoints that are not ready must never serve, however few others there are.
-            let percent = if service.traffic_distribution.is_some() { 0 } else { percent };
+            let percent = if distributed { 0 } else { percent };
             self.common_lb().healthy_panic_threshold = Some(Percent { value: percent.into() });
         }
         if !outlier.http_error_codes.is_empty() {

@@ -1,5 +1,6 @@
 //! Rules as users write them, and what becomes of the clusters.
 
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy};
 use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType;
 use envoy_types::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
@@ -86,23 +87,26 @@ fn world(documents: &[&str]) -> World {
 }
 
 impl World {
-    /// The clusters of the port of the only service.
-    fn clusters(&self, port: u16) -> Vec<Cluster> {
+    /// The port of the only service.
+    fn outbound(&self, port: u16) -> Outbound<'_> {
         let (id, service) = self.snapshot.services.iter().next().expect("a service");
-        let rule = self.snapshot.destination_rules.iter().next().map(|(_, rule)| &**rule);
-        let none = Vec::new();
-        let clusters = Outbound {
+        Outbound {
             service,
             port: service.port(port).expect("a port"),
-            rule,
-            endpoints: self.snapshot.inline_endpoints.get(id).map_or(&none, |e| &**e),
+            rule: self.snapshot.destination_rules.iter().next().map(|(_, rule)| &**rule),
+            endpoints: self.snapshot.inline_endpoints.get(id).map_or(&[], |e| &**e),
             subject_alt_names: &service.subject_alt_names,
             mtls: self.mtls,
             mode: self.mode,
             defaults: &self.defaults,
             traits: &self.traits,
         }
-        .clusters();
+    }
+
+    /// The clusters of the port of the only service.
+    fn clusters(&self, port: u16) -> Vec<Cluster> {
+        let clusters = self.outbound(port).clusters(|plain| Arc::new(plain.shape(&self.defaults)));
+        let clusters: Vec<Cluster> = clusters.iter().map(|cluster| cluster.decode().expect("a cluster")).collect();
         let mut asked = clusters.clone();
         asked.extend(["sds-external", "sds-files-grpc"].map(secrets));
         for cluster in &mut asked {
@@ -496,6 +500,25 @@ fn gateways_that_route_by_server_name_have_clusters_without_tls() {
     let names: Vec<_> = clusters.iter().map(|c| c.name.clone()).collect();
     assert_eq!(names, [format!("outbound_.80_._.{HOST}"), format!("outbound_.80_.v1_.{HOST}")]);
     assert!(clusters.iter().all(|c| c.transport_socket.is_none()));
+}
+
+#[test]
+fn plain_clusters_are_as_all_others() {
+    let mut world = world(&[SERVICE]);
+    for mtls in [MtlsMode::Unknown, MtlsMode::Disable, MtlsMode::Permissive, MtlsMode::Strict] {
+        for (mode, identity) in [(Mode::Client, true), (Mode::Client, false), (Mode::SniDnat, true)] {
+            (world.mtls, world.mode, world.traits.identity) = (mtls, mode, identity);
+            for port in 80..=83 {
+                let outbound = world.outbound(port);
+                let shape =
+                    Plain { protocol: outbound.port.protocol, traits: world.traits.clone() }.shape(&world.defaults);
+                let plain: Cluster = outbound.plain_cluster(&shape).decode().unwrap();
+                let other = outbound.cluster(Discovery::Eds, None, world.defaults.policy(None).as_ref()).unwrap();
+                assert!(outbound.is_plain(Discovery::Eds));
+                assert_eq!(plain, other.decode::<Cluster>().unwrap(), "{mtls:?} {mode:?} {identity} {port}");
+            }
+        }
+    }
 }
 
 #[test]

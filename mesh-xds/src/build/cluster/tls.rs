@@ -31,6 +31,11 @@ use crate::model::destination_rule::{ClientTls, ProxyProtocol, TlsMode};
 use crate::model::peer_authentication::MtlsMode;
 use crate::proxy::ProxyType;
 
+/// The name of the TLS transport socket.
+pub(super) const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
+/// The name of the match for endpoints that terminate mesh mTLS.
+pub(super) const MESH_MTLS_MATCH: &str = "tlsMode-istio";
+
 /// The name of the resource for a `credentialName`: `kubernetes://name` where it doesn't say where it is.
 pub fn credential_name(name: &str) -> String {
     let said = ["kubernetes://", "configmap://", "kubernetes-gateway://"].iter().any(|scheme| name.starts_with(scheme));
@@ -119,6 +124,15 @@ fn plaintext() -> TransportSocket {
     transport_socket("envoy.transport_sockets.raw_buffer", &RawBuffer::default())
 }
 
+/// For endpoints that do not terminate mesh mTLS.
+pub(super) fn plaintext_match() -> TransportSocketMatch {
+    TransportSocketMatch {
+        name: "tlsMode-disabled".to_owned(),
+        r#match: Some(Default::default()),
+        transport_socket: Some(plaintext()),
+    }
+}
+
 /// TLS 1.2 or newer.
 fn parameters() -> TlsParameters {
     TlsParameters {
@@ -157,6 +171,14 @@ fn combined(validation: CertificateValidationContext, authorities: SdsSecretConf
     })
 }
 
+impl Outbound<'_> {
+    /// True when mesh mTLS is meant where no rule says anything: wherever both sides can.
+    pub(super) fn is_auto_mtls(&self) -> bool {
+        let accepted = matches!(self.mtls, MtlsMode::Permissive | MtlsMode::Strict);
+        self.defaults.auto_mtls && !self.service.mesh_external && accepted
+    }
+}
+
 impl Draft {
     /// TLS as the rule says, or mesh mTLS where the rule says nothing and both sides can.
     pub(super) fn tls(
@@ -182,14 +204,13 @@ impl Draft {
                         &tls.subject_alt_names
                     };
                     let sni = if tls.sni.is_empty() && !self.forwards { mesh_sni } else { tls.sni.as_str() };
-                    traits.identity.then(|| self.mesh_tls(names, sni))
+                    traits.identity.then(|| transport_socket(TLS_SOCKET, &self.mesh_tls(names, sni)))
                 }
             };
             self.cluster.transport_socket = socket;
             return;
         }
-        let both_can = matches!(outbound.mtls, MtlsMode::Permissive | MtlsMode::Strict);
-        if !outbound.defaults.auto_mtls || outbound.service.mesh_external || !both_can {
+        if !outbound.is_auto_mtls() {
             return;
         }
         let names = outbound.subject_alt_names;
@@ -200,31 +221,28 @@ impl Draft {
         if !traits.identity {
             return;
         }
-        let socket = self.mesh_tls(names, mesh_sni);
+        let socket = transport_socket(TLS_SOCKET, &self.mesh_tls(names, mesh_sni));
         if discovery == Discovery::OriginalDst {
             // No endpoint is known that could say what it accepts; the mode was inferred from all of them.
             self.cluster.transport_socket = Some(socket);
             return;
         }
-        let matched = |name: &str, fields, socket| TransportSocketMatch {
-            name: name.to_owned(),
-            r#match: Some(fields),
+        let mesh = TransportSocketMatch {
+            name: MESH_MTLS_MATCH.to_owned(),
+            r#match: Some(metadata::mesh_mtls()),
             transport_socket: Some(socket),
         };
-        self.cluster.transport_socket_matches = vec![
-            matched("tlsMode-istio", metadata::mesh_mtls(), socket),
-            matched("tlsMode-disabled", Default::default(), plaintext()),
-        ];
+        self.cluster.transport_socket_matches = vec![mesh, plaintext_match()];
     }
 
     /// With certificates of the mesh.
-    fn mesh_tls(&mut self, names: &[Name], sni: &str) -> TransportSocket {
+    pub(super) fn mesh_tls(&mut self, names: &[Name], sni: &str) -> UpstreamTlsContext {
         let alpn: &[&str] = if self.is_http2() { &["istio", "h2"] } else { &["istio"] };
         let validation = CertificateValidationContext {
             match_typed_subject_alt_names: subject_names(names),
             ..CertificateValidationContext::default()
         };
-        let context = UpstreamTlsContext {
+        UpstreamTlsContext {
             sni: if sni.is_empty() && !self.forwards { self.cluster.name.clone() } else { sni.to_owned() },
             common_tls_context: Some(CommonTlsContext {
                 tls_params: Some(parameters()),
@@ -234,8 +252,7 @@ impl Draft {
                 ..CommonTlsContext::default()
             }),
             ..UpstreamTlsContext::default()
-        };
-        transport_socket("envoy.transport_sockets.tls", &context)
+        }
     }
 
     /// With the files that the proxy names in its metadata in place of mesh certificates.
@@ -321,7 +338,7 @@ impl Draft {
             common_tls_context: Some(common),
             ..UpstreamTlsContext::default()
         };
-        Some(transport_socket("envoy.transport_sockets.tls", &context))
+        Some(transport_socket(TLS_SOCKET, &context))
     }
 
     /// Without a server name of the user the request's host is the server name, and the certificate must be for it.

@@ -24,10 +24,6 @@ pub(crate) fn text(text: impl Into<String>) -> Value {
     Value { kind: Some(Kind::StringValue(text.into())) }
 }
 
-pub(crate) fn boolean(value: bool) -> Value {
-    Value { kind: Some(Kind::BoolValue(value)) }
-}
-
 pub(crate) fn list(values: Vec<Value>) -> Value {
     Value { kind: Some(Kind::ListValue(ListValue { values })) }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::Resource;
 use crate::build::authn::AcceptedIn;
-use crate::build::cluster::{Mode, MtlsMode, Outbound, Traits, black_hole, passthrough};
+use crate::build::cluster::{Mode, MtlsMode, Outbound, Plain, Shape, Traits, black_hole, passthrough};
 use crate::build::defaults::{MeshDefaults, traits};
 use crate::build::destination::Rules;
 use crate::class::Client;
@@ -117,10 +117,17 @@ impl Query for ServiceClusters {
                 defaults: &defaults,
                 traits: &self.traits,
             }
-            .clusters();
-            out.extend(clusters.into_iter().map(|c| Arc::new(Resource::encode(c.name.clone(), &c))));
+            .clusters(|plain| view.get(&plain));
+            out.extend(clusters.into_iter().map(Arc::new));
         }
         out
+    }
+}
+
+impl Query for Plain {
+    type Out = Shape;
+    fn run(&self, view: &View<'_>) -> Shape {
+        self.shape(&view.get(&MeshDefaults))
     }
 }
 
