@@ -38,6 +38,15 @@ impl FieldPath {
     pub fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))
     }
+    /// `inner` below this path: `items[3]` and `spec.hosts` make `items[3].spec.hosts`.
+    #[must_use]
+    pub fn join(&self, inner: &Self) -> Self {
+        match inner.as_str() {
+            "" => self.clone(),
+            list if list.starts_with('[') => Self(format!("{}{list}", self.0)),
+            field => self.field(field),
+        }
+    }
     /// The path as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -52,6 +52,8 @@ pub struct Document {
     pub object: Object,
     /// The first line of the document.
     pub location: Location,
+    /// Where it stands in its document: `items[3]` in a `List`, otherwise empty.
+    pub at: FieldPath,
     /// Warnings, such as fields that the kind does not have.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -204,7 +206,12 @@ impl Raw<'_> {
         let reference = object.object_ref();
         if reference.name.is_empty() {
             let path = FieldPath::new("metadata.name");
-            return Err(told("InvalidField", path, node.locate("metadata"), "metadata.name is missing".to_owned()));
+            return Err(told(
+                "InvalidField",
+                path,
+                node.locate("metadata.name"),
+                "metadata.name is missing".to_owned(),
+            ));
         }
         let diagnostics = unknown
             .into_iter()
@@ -215,7 +222,7 @@ impl Raw<'_> {
                     .from_text(location(&self.file, mark))
             })
             .collect();
-        Ok(Document { object, location: location(&self.file, node.mark), diagnostics })
+        Ok(Document { object, location: location(&self.file, node.mark), at: at.clone(), diagnostics })
     }
 }
 

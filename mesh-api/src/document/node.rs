@@ -87,8 +87,9 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The place of the value that `path` (`spec.http[0].route[1].weight`) names. Where the path goes on further than
-    /// the text does, the place of the last value that is there.
+    /// The place of the value that `path` (`spec.http[0].route[1].weight`) names; of its key, where the value begins on
+    /// a later line or is not written. Where the path goes on further than the text does, the place of the last value
+    /// that is there.
     pub fn locate(&self, path: &str) -> Mark {
         let mut node = self;
         let mut mark = self.mark;
@@ -112,7 +113,9 @@ impl<'a> Node<'a> {
                     match entries.iter().filter(|(k, _)| fits(&k.text)).max_by_key(|(k, _)| k.text.len()) {
                         Some((key, value)) => {
                             let after = rest.get(key.text.len()..).unwrap_or_default();
-                            (value, if matches!(value.value, Value::Null) { key.mark } else { value.mark }, after)
+                            let below = value.mark.line > key.mark.line;
+                            let place = if below || matches!(value.value, Value::Null) { key.mark } else { value.mark };
+                            (value, place, after)
                         }
                         None => return mark,
                     }

@@ -7,14 +7,18 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use mesh_api::document::{self, Document};
-use mesh_api::{Diagnostic, Name, Severity};
+use mesh_api::document::{self, Document, Raw};
+use mesh_api::{Diagnostic, Name, ObjectRef, Severity};
 use mesh_xds::model::Settings;
 use mesh_xds::{Change, Snapshot};
 use serde::Serialize;
 
 use crate::cli::{Form, MeshFlags, Verdict, complain};
 use crate::source::files;
+
+mod snippet;
+
+use snippet::{Shown, Style};
 
 /// Whether documents are valid, one by one
 #[derive(Args, Clone, Debug)]
@@ -51,51 +55,73 @@ struct Finding {
     valid: bool,
     errors: Vec<String>,
     warnings: Vec<String>,
+    /// All of them, with their places.
     #[serde(skip)]
-    place: String,
+    problems: Vec<Diagnostic>,
 }
 
 impl Validate {
     pub(super) fn run(&self) -> anyhow::Result<(String, Verdict)> {
         let (settings, told) = self.mesh.settings()?;
         told.iter().for_each(complain);
+        let style = Style::of_stdout();
         let mut findings = Vec::new();
+        let mut report = String::new();
         for input in files::inputs(self.files.iter().cloned())? {
-            for outcome in document::parse(&input.name, &input.bytes).documents {
-                findings.push(look(outcome, self.layer, &settings));
+            let from = findings.len();
+            for document in document::raw(&input.name, &input.bytes) {
+                findings.extend(judge(document, self.layer, &settings));
+            }
+            let shown = Shown::new(&input.bytes, style);
+            for problem in findings.iter().skip(from).flat_map(|finding| &finding.problems) {
+                report.push_str(&shown.problem(problem));
             }
         }
         let verdict = if findings.iter().all(|finding| finding.valid) { Verdict::Ok } else { Verdict::Negative };
         let value = serde_json::to_value(&findings)?;
-        Ok((self.output.render(&value, || short(&findings)), verdict))
+        Ok((self.output.render(&value, || report + &summary(&findings)), verdict))
     }
 }
 
-fn look(outcome: Result<Document, Diagnostic>, layer: Layer, settings: &Settings) -> Finding {
-    let (object, place, problems) = match outcome {
-        Err(problem) => (problem.object.clone(), problem.location.clone(), vec![problem]),
-        Ok(document) => {
-            let object = document.object.object_ref();
-            let mut problems = document.diagnostics;
-            for problem in problems.iter_mut().filter(|problem| is_top_level(problem)) {
-                // A field below `spec` is pruned; beside `spec` it is a misspelt `spec`.
-                problem.severity = Severity::Error;
-            }
-            if layer != Layer::Crd {
-                let lowered = Snapshot::new(settings.clone()).apply([Change::Upsert(document.object)]);
-                problems.extend(lowered.diagnostics_of(&object).iter().cloned());
-            }
-            (Some(object), Some(document.location), problems)
-        }
+/// What is said of a document, or of each object of a list.
+fn judge(document: Result<Raw<'_>, Diagnostic>, layer: Layer, settings: &Settings) -> Vec<Finding> {
+    match document {
+        Err(problem) => vec![Finding::new(problem.object.clone(), vec![problem])],
+        Ok(raw) => raw.objects().into_iter().map(|outcome| look(&raw, outcome, layer, settings)).collect(),
+    }
+}
+
+fn look(raw: &Raw<'_>, outcome: Result<Document, Diagnostic>, layer: Layer, settings: &Settings) -> Finding {
+    let document = match outcome {
+        Ok(document) => document,
+        Err(problem) => return Finding::new(problem.object.clone(), vec![problem]),
     };
-    let of = |severity: Severity| -> Vec<String> {
-        let ours = |problem: &&Diagnostic| problem.severity == severity && !problem.code.starts_with("Unsupported");
-        problems.iter().filter(ours).map(words).collect()
-    };
-    let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
-    let place = place.map(|place| place.to_string()).unwrap_or_default();
-    let (kind, namespace, name) = object.map(|o| (o.kind, o.namespace, o.name)).unwrap_or_default();
-    Finding { kind, namespace, name, valid: errors.is_empty(), errors, warnings, place }
+    let object = document.object.object_ref();
+    let mut problems = document.diagnostics;
+    for problem in problems.iter_mut().filter(|problem| is_top_level(problem)) {
+        // A field below `spec` is pruned; beside `spec` it is a misspelt `spec`.
+        problem.severity = Severity::Error;
+    }
+    if layer != Layer::Crd {
+        let lowered = Snapshot::new(settings.clone()).apply([Change::Upsert(document.object)]);
+        problems.extend(lowered.diagnostics_of(&object).iter().cloned());
+    }
+    problems.retain(|problem| !problem.code.starts_with("Unsupported"));
+    for problem in problems.iter_mut().filter(|problem| problem.location.is_none()) {
+        problem.location = Some(raw.locate(&document.at.join(&problem.path)));
+    }
+    Finding::new(Some(object), problems)
+}
+
+impl Finding {
+    fn new(object: Option<ObjectRef>, problems: Vec<Diagnostic>) -> Self {
+        let of = |severity: Severity| -> Vec<String> {
+            problems.iter().filter(|problem| problem.severity == severity).map(words).collect()
+        };
+        let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
+        let (kind, namespace, name) = object.map(|o| (o.kind, o.namespace, o.name)).unwrap_or_default();
+        Self { kind, namespace, name, valid: errors.is_empty(), errors, warnings, problems }
+    }
 }
 
 fn is_top_level(problem: &Diagnostic) -> bool {
@@ -115,22 +141,10 @@ fn words(problem: &Diagnostic) -> String {
     out
 }
 
-fn short(findings: &[Finding]) -> String {
-    let mut out = String::new();
-    for finding in findings {
-        let name = match (finding.kind.as_str(), finding.namespace.as_str()) {
-            ("", _) => format!("document at {}", finding.place),
-            (kind, "") => format!("{kind} {}", finding.name),
-            (kind, namespace) => format!("{kind} {namespace}/{}", finding.name),
-        };
-        let _ = writeln!(out, "{name}: {}", if finding.valid { "valid" } else { "invalid" });
-        for (what, problems) in [("error", &finding.errors), ("warning", &finding.warnings)] {
-            for problem in problems {
-                let _ = writeln!(out, "  {what}: {problem}");
-            }
-        }
-    }
-    out
+fn summary(findings: &[Finding]) -> String {
+    let invalid = findings.iter().filter(|finding| !finding.valid).count();
+    let warnings: usize = findings.iter().map(|finding| finding.warnings.len()).sum();
+    format!("{} documents: {invalid} invalid, {warnings} warnings\n", findings.len())
 }
 
 #[cfg(test)]
@@ -138,8 +152,8 @@ mod tests {
     use super::*;
 
     fn check(text: &str, layer: Layer) -> Finding {
-        let outcome = document::parse(&"f.yaml".into(), text).documents.remove(0);
-        look(outcome, layer, &Settings::default())
+        let document = document::raw(&"f.yaml".into(), text).remove(0);
+        judge(document, layer, &Settings::default()).remove(0)
     }
 
     #[test]

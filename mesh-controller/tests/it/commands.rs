@@ -105,6 +105,11 @@ fn validate_judges_each_document() {
     let verdicts: Vec<bool> = mixed.as_array().unwrap().iter().map(|finding| finding["valid"] == true).collect();
     assert_eq!(verdicts, [false, false, true], "in the order of the input");
     assert!(mixed[0]["errors"][0].as_str().unwrap().starts_with("bad.yaml:2"), "{mixed}");
+
+    let out = meshctl(folder.path(), &["validate", "-f", "bad.yaml", "-f", "manifests"]);
+    let shown = text(&out.stdout);
+    assert!(shown.contains(" --> bad.yaml:6:11\n  |\n6 | metadata: 5\n  |           ^ metadata\n"), "{shown}");
+    assert!(shown.ends_with("3 documents: 2 invalid, 0 warnings\n"), "{shown}");
 }
 
 #[test]
