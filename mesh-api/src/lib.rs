@@ -18,6 +18,7 @@ pub mod object;
 pub mod security;
 pub mod telemetry;
 pub mod types;
+pub mod yaml;
 
 pub use diagnostic::{Diagnostic, FieldPath, Location, Severity};
 pub use document::{Document, Parsed};

@@ -128,7 +128,7 @@ settings! {
         /// Retries of HTTP routes that don't say. Default: Istio's, twice on failures to connect.
         pub default_http_retry_policy: Option<HttpRetry>,
         /// Limits for mutual TLS in the mesh.
-        #[serde(rename = "meshMTLS", alias = "mesh_mTLS")]
+        #[serde(rename = "meshMTLS")]
         pub mesh_mtls: Option<TlsConfig>,
         /// Limits for all other TLS.
         pub tls_defaults: Option<TlsConfig>,
@@ -184,7 +184,7 @@ enumeration! {
         /// It is let through.
         AllowAny,
         /// It is let through, and HTTP hosts and server names are resolved by DNS.
-        AllowAnyDynamicDns,
+        AllowAnyDynamicDns = 3,
     }
 }
 

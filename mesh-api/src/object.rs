@@ -132,8 +132,16 @@ impl Object {
     /// # Errors
     /// As there.
     pub fn from_value(value: &Json) -> Result<Self, NotAnObject> {
-        let text = |key| value.get(key).and_then(Json::as_str).unwrap_or_default();
-        Self::from_node(text("apiVersion"), text("kind"), &Node::from_json(value)).map(|(object, _)| object)
+        let text = |key: &'static str| match value.get(key).and_then(Json::as_str) {
+            Some(text) if !text.is_empty() => Ok(text),
+            _ => Err(NotAnObject {
+                path: FieldPath::new(key),
+                mark: Mark::default(),
+                message: format!("not a Kubernetes object: {key} is missing"),
+                code: "NotAnObject",
+            }),
+        };
+        Self::from_node(text("apiVersion")?, text("kind")?, &Node::from_json(value)).map(|(object, _)| object)
     }
 
     /// The object's name in diagnostics, tables and indices.

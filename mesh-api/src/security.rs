@@ -182,7 +182,6 @@ message! {
         #[schemars(inner(length(min = 1)))]
         pub audiences: Vec<String>,
         /// URL of the issuer's keys. Default: by OpenID discovery from the issuer.
-        #[serde(alias = "jwks_uri")]
         #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::rules(&[
             ("the URL must begin with http:// or https://", "url(self).getScheme() in ['http', 'https']"),
         ])))]

@@ -2,13 +2,14 @@
 //! JSON, in which every Istio kind is written.
 //!
 //! The rules, kept in one place so that no kind has its own idea of them: an absent field, a `null` and the field's zero
-//! value are the same thing; numbers may be written as text; at most one arm of a `oneof` may be set; unknown fields are
-//! skipped here (who reads documents names them). What breaks a rule is a deserialisation error that says what would have
+//! value are the same thing; numbers may be written as text, enums as numbers, names as in the proto file; at most one arm
+//! of a `oneof` may be set; unknown fields are skipped here (who reads documents names them). What breaks a rule is a deserialisation error that says what would have
 //! been accepted. Nothing here may guess or repair.
 
 mod crd;
 mod duration;
 pub(crate) mod message;
+pub(crate) mod proto_json;
 pub(crate) mod schema;
 mod selector;
 mod status;

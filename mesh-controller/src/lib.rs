@@ -15,7 +15,7 @@ pub mod meshctl;
 pub mod meshd;
 pub mod source;
 pub mod store;
-pub mod yaml;
+pub use mesh_api::yaml;
 
 pub use control_plane::ControlPlane;
 pub use source::Source;

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::document::{self, Mark, Node, Raw, Value, de};
+use crate::document::{self, Key, Mark, Node, Raw, Value, de};
+use crate::types::message::camel_case;
 use crate::{Diagnostic, FieldPath, Location, Name};
 
 /// Declares settings: a message whose default is not the zero value but what its `Default` says elsewhere.
@@ -34,7 +35,7 @@ macro_rules! settings {
         }
         impl<'de> crate::types::message::Field<'de> for $name {
             fn present<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                <Self as serde::Deserialize>::deserialize(deserializer)
+                <Self as serde::Deserialize>::deserialize(crate::types::proto_json::Message(deserializer))
             }
         }
     };
@@ -54,11 +55,23 @@ pub(super) fn mapping<'a>(file: &Name, text: &'a str, told: &mut Vec<Diagnostic>
                 let message = "only one document of settings is read; this one is ignored";
                 told.push(Diagnostic::error("InvalidField", message).from_text(place(file, node.mark)));
             }
-            Ok(Raw { node, .. }) => found = Some(node),
+            Ok(Raw { mut node, .. }) => {
+                if let Value::Mapping(entries) = &mut node.value {
+                    json_names(entries);
+                }
+                found = Some(node);
+            }
             Err(diagnostic) => told.push(diagnostic),
         }
     }
     found
+}
+
+/// Settings by their names in the proto file get those that they have in JSON: what is laid over must be found.
+fn json_names(entries: &mut [(Key<'_>, Node<'_>)]) {
+    for (key, _) in entries.iter_mut().filter(|(key, _)| key.text.contains('_')) {
+        key.text = camel_case(&key.text).into();
+    }
 }
 
 /// Takes the named fields out of a mapping; `null` says nothing.
@@ -101,6 +114,7 @@ pub(super) fn lay<T: Serialize + DeserializeOwned + Clone>(
             return base.clone();
         }
     };
+    json_names(&mut said);
     said.retain(|(_, value)| !matches!(value.value, Value::Null));
     // Settings are plain data, so writing them as a tree cannot fail.
     let Ok(before) = serde_json::to_value(base) else { return base.clone() };

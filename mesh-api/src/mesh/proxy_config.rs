@@ -111,7 +111,7 @@ enumeration! {
         /// By mutual TLS.
         MutualTls,
         /// As the level above says.
-        Inherit,
+        Inherit = 1000,
     }
 }
 

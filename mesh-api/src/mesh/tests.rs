@@ -122,3 +122,15 @@ fn selectors_choose_as_kubernetes_does() {
         assert_eq!(mesh.discovery_selectors[0].matches(&labels), chosen, "{selector}");
     }
 }
+
+#[test]
+fn names_and_numbers_of_the_proto_file_are_read() {
+    let text = "trust_domain: a\noutbound_traffic_policy: {mode: 3}\nmesh_mTLS: {min_protocol_version: TLSV1_3}\n\
+                default_config: {status_port: 1, tracing: {zipkin: {address: 'z:1'}}}\n";
+    let (mesh, told) = MeshConfig::from_yaml(text);
+    assert_eq!(told, []);
+    assert_eq!(mesh.trust_domain, "a");
+    assert_eq!(mesh.outbound_traffic_policy.mode, OutboundTrafficPolicyMode::AllowAnyDynamicDns);
+    assert_eq!(mesh.mesh_mtls.map(|tls| tls.min_protocol_version), Some(TlsProtocol::Tlsv1_3));
+    assert_eq!(mesh.default_config.status_port, 1);
+}

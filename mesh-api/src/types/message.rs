@@ -114,10 +114,21 @@ macro_rules! self_reading {
 }
 pub(crate) use self_reading;
 
+/// The same for a message that derives how it is read.
+macro_rules! message_reading {
+    ($type:ty) => {
+        impl<'de> crate::types::message::Field<'de> for $type {
+            fn present<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                <$type as serde::Deserialize>::deserialize(crate::types::proto_json::Message(deserializer))
+            }
+        }
+    };
+}
+pub(crate) use message_reading;
+
 self_reading!(
     String,
     bool,
-    k8s_openapi::ByteString,
     k8s_openapi::apimachinery::pkg::apis::meta::v1::Time,
     serde_json::Map<String, serde_json::Value>,
 );
@@ -244,7 +255,7 @@ macro_rules! message {
                 pub $field: $type,
             )*
         }
-        crate::types::message::self_reading!($name);
+        crate::types::message::message_reading!($name);
     };
     (
         $(#[$meta:meta])*
@@ -306,6 +317,7 @@ macro_rules! message {
                         $arm: Option<$arm_type>,
                     )+)*
                 }
+                let deserializer = crate::types::proto_json::Message(deserializer);
                 let written = <Written as serde::Deserialize>::deserialize(deserializer)?;
                 Ok(Self {
                     $($field: written.$field,)*
@@ -344,11 +356,12 @@ macro_rules! spec {
 }
 pub(crate) use spec;
 
-/// Declares an enum, written as one of its names in capitals. The variant marked `#[default]` is what an absent field means.
+/// Declares an enum, written as one of its names in capitals. The variant marked `#[default]` is what an absent field
+/// means. The variants count from 0 as in the proto file; where its numbers have gaps, they are given.
 macro_rules! enumeration {
     (
         $(#[$meta:meta])*
-        pub enum $name:ident { $($(#[$variant_meta:meta])* $variant:ident,)+ }
+        pub enum $name:ident { $($(#[$variant_meta:meta])* $variant:ident $(= $number:literal)?,)+ }
     ) => {
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord,
@@ -356,8 +369,17 @@ macro_rules! enumeration {
         )]
         $(#[$meta])*
         #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-        pub enum $name { $($(#[$variant_meta])* $variant,)+ }
-        crate::types::message::self_reading!($name);
+        pub enum $name { $($(#[$variant_meta])* $variant $(= $number)?,)+ }
+        impl crate::types::proto_json::Enumeration for $name {
+            fn from_number(number: i64) -> Option<Self> {
+                [$(Self::$variant),+].into_iter().find(|variant| *variant as i64 == number)
+            }
+        }
+        impl<'de> crate::types::message::Field<'de> for $name {
+            fn present<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                crate::types::proto_json::enumeration(deserializer)
+            }
+        }
     };
 }
 pub(crate) use enumeration;

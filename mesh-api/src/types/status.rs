@@ -67,10 +67,10 @@ enumeration! {
         #[default]
         Unknown,
         /// The object can't do what it says.
-        Error,
+        Error = 3,
         /// The object probably doesn't do what was meant.
-        Warning,
+        Warning = 8,
         /// Worth knowing.
-        Info,
+        Info = 12,
     }
 }

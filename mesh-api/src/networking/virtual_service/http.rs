@@ -6,7 +6,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::*;
-use crate::types::message::{Field, choose};
+use crate::types::message::{Field, choose, read};
 use crate::types::{enumeration, schema};
 
 message! {
@@ -39,7 +39,6 @@ message! {
         /// Send copies of requests to each of these and ignore the responses.
         pub mirrors: Vec<HttpMirrorPolicy>,
         /// Per cent of requests copied to `mirror`. Deprecated for `mirror_percentage`. Default: 100.
-        #[serde(alias = "mirror_percent")]
         pub mirror_percent: Option<u32>,
         /// Per cent of requests copied to `mirror`. Default: 100.
         pub mirror_percentage: Option<Percent>,
@@ -202,6 +201,7 @@ impl<'de> Field<'de> for HttpBody {
         #[derive(Deserialize)]
         struct Written {
             string: Option<String>,
+            #[serde(default, deserialize_with = "read")]
             bytes: Option<ByteString>,
         }
         let written = Written::deserialize(deserializer)?;

@@ -1,10 +1,15 @@
-//! JSON values as YAML text, for people. Only writes; whatever reads YAML here is `mesh_api::document`.
+//! JSON values as YAML text, for people. Only writes; [`document`](crate::document) reads.
 //!
 //! What could be read as anything but the same string, by YAML 1.1 or 1.2, is quoted.
 
 use serde_json::Value;
 
 /// The value as a block of YAML that ends with a newline.
+///
+/// ```
+/// let value = serde_json::json!({"hosts": ["reviews"], "timeout": "2s"});
+/// assert_eq!(mesh_api::yaml::to_string(&value), "hosts:\n- reviews\ntimeout: \"2s\"\n");
+/// ```
 pub fn to_string(value: &Value) -> String {
     let mut out = String::new();
     if is_block(value) {
@@ -130,7 +135,7 @@ mod tests {
         fn it_reads_back_as_the_same(value in values()) {
             let value = json!({"root": value});
             let text = to_string(&value);
-            let read = mesh_api::document::raw(&"test".into(), &text);
+            let read = crate::document::raw(&"test".into(), &text);
             let read = read.first().expect("one document").as_ref().expect(&text).node.to_json();
             prop_assert_eq!(read, value, "{}", text);
         }
