@@ -9,7 +9,9 @@
 
 mod broken;
 mod crds;
+mod fuzz;
 mod hostile;
-mod networking;
 mod objects;
+mod round_trip;
 mod samples;
+mod wasm;
