@@ -23,6 +23,10 @@ use mesh_xds::{Builder, Change, Proxy, ResourceSet, Snapshot, TypeUrl};
 #[allow(dead_code, unreachable_pub, reason = "the fleet client uses the rest")]
 mod world;
 
+/// As in meshd.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn objects(text: &str) -> Vec<Object> {
     let parsed = mesh_api::document::parse(&"world.yaml".into(), text);
     assert_eq!(parsed.diagnostics().count(), 0);

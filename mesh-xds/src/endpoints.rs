@@ -1,6 +1,7 @@
 //! Which endpoints a service has: slices joined with pods and nodes, selected workloads, endpoints listed inline.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mesh_api::Name;
 
@@ -10,6 +11,7 @@ use crate::memo::Query;
 use crate::model::{
     Endpoint, Health, HostKey, InNamespace, Locality, Registry, Service, ServiceId, Slice, Workload, selects,
 };
+use crate::shared::Shared;
 use crate::view::View;
 
 /// All endpoints of a host of a namespace, for all of its ports, in a stable order.
@@ -17,18 +19,31 @@ use crate::view::View;
 pub struct EndpointsOf(pub HostKey);
 
 impl Query for EndpointsOf {
-    type Out = Vec<Endpoint>;
+    /// Shared, because endpoints that a ServiceEntry lists itself are a row already.
+    type Out = Shared<Vec<Endpoint>>;
 
-    fn run(&self, view: &View<'_>) -> Vec<Endpoint> {
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let services: Vec<_> = view.bucket(|s| &s.services, &self.0).collect();
+        if let [(id, only)] = services.as_slice()
+            && only.registry == Registry::External
+            && only.selector.is_empty()
+        {
+            return inline(view, id).map(Shared::from).unwrap_or_default();
+        }
         let mut out = Vec::new();
-        for (id, service) in view.bucket(|s| &s.services, &self.0) {
+        for (id, service) in services {
             match service.registry {
                 Registry::Kubernetes => kubernetes(view, service, &mut out),
                 Registry::External => external(view, id, service, &mut out),
             }
         }
-        out
+        Shared::new(out)
     }
+}
+
+/// The endpoints that a ServiceEntry lists itself.
+fn inline<'v>(view: &View<'v>, service: &ServiceId) -> Option<&'v Arc<Vec<Endpoint>>> {
+    view.row(|s| &s.inline_endpoints, service)
 }
 
 fn kubernetes(view: &View<'_>, service: &Service, out: &mut Vec<Endpoint>) {
@@ -118,7 +133,7 @@ fn pod_of<'v>(view: &View<'v>, service: &Service, address: &Name, named: Option<
 
 fn external(view: &View<'_>, id: &ServiceId, service: &Service, out: &mut Vec<Endpoint>) {
     if service.selector.is_empty() {
-        out.extend(view.row(|s| &s.inline_endpoints, id).into_iter().flat_map(|e| e.iter().cloned()));
+        out.extend(inline(view, id).into_iter().flat_map(|e| e.iter().cloned()));
         return;
     }
     let entries = view.bucket(|s| &s.workload_entries, &service.namespace).map(|(_, w)| w);
