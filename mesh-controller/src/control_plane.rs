@@ -3,24 +3,25 @@
 //! Streams are accepted from the beginning but answered only when every source has told what it had at the start: a proxy
 //! that connects early waits, and is never sent half a mesh.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
-use mesh_api::Kind;
+use mesh_api::{Diagnostic, Kind};
 use mesh_xds::model::Settings;
 use mesh_xds::server::{self, Backend, Caller, Counts, Server};
-use mesh_xds::{Builder, Proxy, ResourceSet, TypeUrl};
+use mesh_xds::{Builder, Class, Proxy, ResourceSet, TypeUrl};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::source::Source;
-use crate::store::{Debounce, Problems, Published, Store};
+use crate::store::{self, Debounce, Problems, Published, Store};
 
 /// A control plane whose ports are open.
 ///
@@ -221,8 +222,13 @@ impl ControlPlaneBuilder {
         let at = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
         let addresses = Addresses { grpc: at(&xds)?, http: at(&http)?, monitoring: at(&metrics)? };
         let stop = CancellationToken::new();
-        let mesh =
-            Mesh { states: store.snapshots(), synced: store.synced(), builder: Builder::default(), stop: stop.clone() };
+        let mesh = Mesh {
+            states: store.snapshots(),
+            synced: store.synced(),
+            builder: Builder::default(),
+            told: Mutex::default(),
+            stop: stop.clone(),
+        };
         let server = Server::builder(mesh).options(self.server).build();
         Ok(ControlPlane { store, server, stop, xds, http: http.into_iter().chain(metrics).collect(), addresses })
     }
@@ -251,7 +257,24 @@ struct Mesh {
     states: watch::Receiver<Arc<Published>>,
     synced: watch::Receiver<bool>,
     builder: Builder,
+    /// What was told of what cannot be done for proxies, by class.
+    told: Mutex<HashMap<Arc<Class>, Vec<Diagnostic>>>,
     stop: CancellationToken,
+}
+
+impl Mesh {
+    /// Logs what cannot be done for a proxy, once for all classes that it cannot be done for.
+    fn tell_problems_of(&self, state: &Published, proxy: &Arc<Proxy>) {
+        let class = self.builder.class(&state.snapshot, proxy);
+        let problems = self.builder.problems_of(&state.snapshot, proxy);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        store::tell(told.values().flat_map(|known| known.iter()), &problems);
+        if problems.is_empty() {
+            told.remove(&class);
+        } else {
+            told.insert(class, problems);
+        }
+    }
 }
 
 impl Backend for Mesh {
@@ -267,6 +290,9 @@ impl Backend for Mesh {
     }
 
     fn resources(&self, state: &Published, proxy: &Arc<Proxy>, kind: TypeUrl) -> ResourceSet {
+        if kind == TypeUrl::Listener {
+            self.tell_problems_of(state, proxy);
+        }
         self.builder.build(&state.snapshot, proxy, kind)
     }
 

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use mesh_api::{Location, Object, ObjectRef};
+use mesh_api::{Diagnostic, Location, Object, ObjectRef};
 use mesh_xds::model::Settings;
-use mesh_xds::{Change, Snapshot};
+use mesh_xds::{Builder, Change, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ mod problems;
 use self::debounce::Burst;
 pub use self::debounce::Debounce;
 pub use self::problems::Problems;
+pub(crate) use self::problems::tell;
 
 /// One published state of the mesh.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +114,7 @@ impl Store {
             unsynced: (0..sources.len()).collect(),
             burst: Burst::new(self.debounce),
             said: Problems::new(names),
+            joined: Builder::default(),
             snapshots: self.snapshots,
             problems: self.problems,
             synced: self.synced,
@@ -173,6 +175,8 @@ struct Writer {
     unsynced: BTreeSet<usize>,
     burst: Burst,
     said: Problems,
+    /// Remembers how objects fit together, so that only what has changed is looked at again.
+    joined: Builder,
     snapshots: watch::Sender<Arc<Published>>,
     problems: watch::Sender<Arc<Problems>>,
     synced: watch::Sender<bool>,
@@ -252,6 +256,7 @@ impl Writer {
             };
             self.said.of_object(key, problems, location.flatten());
         }
+        self.said.between_objects(self.problems_between_objects());
         self.problems.send_if_modified(|said| self.said.publish(said));
         let first = self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
         let current = Arc::new(self.current.clone());
@@ -260,6 +265,15 @@ impl Writer {
             *published = current;
             news
         });
+    }
+
+    fn problems_between_objects(&self) -> Vec<Diagnostic> {
+        let place = |mut problem: Diagnostic| {
+            let claim = problem.object.as_ref().and_then(|object| self.winner(object));
+            problem.location = claim.and_then(|claim| claim.location.clone());
+            problem
+        };
+        self.joined.problems(&self.current.snapshot).into_iter().map(place).collect()
     }
 
     fn winner(&self, key: &ObjectRef) -> Option<&Claim> {

@@ -13,6 +13,7 @@ pub mod http;
 pub mod inbound;
 mod lookup;
 pub mod outbound;
+pub(crate) mod problems;
 pub mod route;
 pub mod secrets;
 mod virtual_host;

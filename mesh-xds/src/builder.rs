@@ -3,16 +3,20 @@
 
 use std::sync::Arc;
 
+use mesh_api::Diagnostic;
+
 use crate::build::endpoints::{ClientEndpoints, SniDnatEndpoints};
-use crate::build::gateway::{AutoPassthrough, GatewayListeners, GatewayRoutes, GatewaySecrets, Router};
+use crate::build::gateway::{AutoPassthrough, GatewayListeners, GatewayRoutes, GatewaySecrets, MergedGateway, Router};
 use crate::build::inbound::{InboundClusters, InboundListeners};
 use crate::build::outbound::clusters::{OutboundClusters, SniDnatClusters};
 use crate::build::outbound::{OutboundListeners, OutboundRoutes};
+use crate::build::problems::WithoutCertificates;
 use crate::build::secrets::ClientSecrets;
 use crate::class::{Class, ClassOf};
 use crate::memo::{Memo, Query, Stats};
 use crate::proxy::{Proxy, ProxyType};
 use crate::resource::{Resource, ResourceSet, TypeUrl};
+use crate::scope::DelegationProblems;
 use crate::snapshot::Snapshot;
 use crate::view::View;
 
@@ -44,6 +48,24 @@ impl Builder {
     /// The class of a proxy: proxies with equal classes are sent the same.
     pub fn class(&self, snapshot: &Snapshot, proxy: &Arc<Proxy>) -> Arc<Class> {
         self.memo.with(snapshot, |view| (*view.get(&ClassOf(proxy.clone()))).clone())
+    }
+
+    /// What is wrong between objects, whichever proxy looks at them. What is wrong with one object alone the snapshot says.
+    pub fn problems(&self, snapshot: &Snapshot) -> Vec<Diagnostic> {
+        self.memo.with(snapshot, |view| (*view.get(&DelegationProblems)).clone())
+    }
+
+    /// What could not be done for a proxy that may well be right for others: servers that its Gateways lose to each
+    /// other, rules that it has no certificates for.
+    pub fn problems_of(&self, snapshot: &Snapshot, proxy: &Arc<Proxy>) -> Vec<Diagnostic> {
+        self.memo.with(snapshot, |view| {
+            let class = view.get(&ClassOf(proxy.clone()));
+            let mut out = (*view.get(&WithoutCertificates(class.client.clone()))).clone();
+            if class.client.kind == ProxyType::Router {
+                out.extend(view.get(&MergedGateway(Router::of(&class))).told.iter().cloned());
+            }
+            out
+        })
     }
 
     /// What the builders have done so far.

@@ -7,12 +7,12 @@ pub(crate) mod ingress;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_api::{Hostname, Name};
+use mesh_api::{Diagnostic, Hostname, Name};
 use rustc_hash::FxHashMap;
 
 use crate::class::Client;
 use crate::memo::Query;
-use crate::model::virtual_service::VirtualService;
+use crate::model::virtual_service::{VirtualService, delegate};
 use crate::model::{
     EgressListener, HostKey, HostSelector, InNamespace, Labels, Service, Settings, Visibility, selects,
 };
@@ -268,7 +268,10 @@ impl Query for VirtualServiceIndex {
         let mut out: Vec<_> = view
             .all(|s| &s.virtual_services)
             .filter(|(_, vs)| !vs.is_delegate())
-            .map(|(_, vs)| (visibility(vs), merged(view, vs, &settings)))
+            .map(|(key, vs)| {
+                let merged = if vs.has_delegates() { view.get(&Delegation(key.clone())).0.clone() } else { vs.into() };
+                (visibility(vs), merged)
+            })
             .collect();
         out.extend(view.get(&ingress::IngressVirtualServices).iter().map(|vs| (visibility(vs), vs.clone())));
         out.sort_by(|(_, a), (_, b)| a.order().cmp(&b.order()));
@@ -276,20 +279,36 @@ impl Query for VirtualServiceIndex {
     }
 }
 
-/// A root VirtualService with its delegates' rules; one without delegates is itself.
-fn merged(view: &View<'_>, vs: &Arc<VirtualService>, settings: &Settings) -> Shared<VirtualService> {
-    use crate::model::virtual_service::{HttpAction, delegate};
-    let delegates = |key: &InNamespace| match view.row(|s| &s.virtual_services, key) {
-        None => delegate::Found::Missing,
-        Some(found) => {
-            let to = found.export_to.or_default(&settings.mesh.default_virtual_service_export_to, &found.namespace);
-            if to.allows(&vs.namespace) { delegate::Found::Delegate(found) } else { delegate::Found::NotExported }
-        }
-    };
-    if vs.http.iter().any(|rule| matches!(rule.action, HttpAction::Delegate(_))) {
-        Shared::new(delegate::merge(vs, delegates).0)
-    } else {
-        Shared::from(vs)
+/// A root VirtualService with its delegates' rules, and what of them had to be left out.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Delegation(InNamespace);
+
+impl Query for Delegation {
+    type Out = (Shared<VirtualService>, Vec<Diagnostic>);
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let Some(root) = view.row(|s| &s.virtual_services, &self.0) else { return Default::default() };
+        let settings = settings(view);
+        let find = |key: &InNamespace| match view.row(|s| &s.virtual_services, key) {
+            None => delegate::Found::Missing,
+            Some(found) => {
+                let to = found.export_to.or_default(&settings.mesh.default_virtual_service_export_to, &found.namespace);
+                if to.allows(&root.namespace) { delegate::Found::Delegate(found) } else { delegate::Found::NotExported }
+            }
+        };
+        let (merged, told) = delegate::merge(root, find);
+        (Shared::new(merged), told)
+    }
+}
+
+/// What had to be left out of VirtualServices with delegates.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct DelegationProblems;
+
+impl Query for DelegationProblems {
+    type Out = Vec<Diagnostic>;
+    fn run(&self, view: &View<'_>) -> Self::Out {
+        let roots = view.all(|s| &s.virtual_services).filter(|(_, vs)| !vs.is_delegate() && vs.has_delegates());
+        roots.flat_map(|(key, _)| view.get(&Delegation(key.clone())).1.clone()).collect()
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) struct World {
 pub(super) struct View {
     snapshot: Snapshot,
     proxy: Arc<Proxy>,
+    builder: Builder,
     /// Good, unless some document could not be read at all.
     pub(super) verdict: Verdict,
 }
@@ -34,7 +35,7 @@ impl World {
     /// Reads everything. What is wrong with the manifests is said on standard error.
     pub(super) fn seen_by(&self, proxy: &Path) -> anyhow::Result<View> {
         let text = cli::read(proxy)?;
-        let proxy = Proxy::from_json(&text).with_context(|| proxy.display().to_string())?;
+        let proxy = Arc::new(Proxy::from_json(&text).with_context(|| proxy.display().to_string())?);
         let (settings, mut told) = self.mesh.settings()?;
         let mut changes = Vec::new();
         let mut locations = HashMap::new();
@@ -49,7 +50,9 @@ impl World {
             }
         }
         let snapshot = Snapshot::new(settings).apply(changes);
-        told.extend(snapshot.diagnostics().cloned().map(|mut problem| {
+        let builder = Builder::default();
+        let between = builder.problems(&snapshot).into_iter().chain(builder.problems_of(&snapshot, &proxy));
+        told.extend(snapshot.diagnostics().cloned().chain(between).map(|mut problem| {
             if problem.location.is_none() {
                 problem.location = problem.object.as_ref().and_then(|object| locations.get(object).cloned().flatten());
             }
@@ -59,15 +62,14 @@ impl World {
             cli::complain(format_args!("{}: {problem}", severity(problem)));
         }
         let verdict = if told.iter().any(is_unreadable) { Verdict::PartlyUnreadable } else { Verdict::Ok };
-        Ok(View { snapshot, proxy: Arc::new(proxy), verdict })
+        Ok(View { snapshot, proxy, builder, verdict })
     }
 }
 
 impl View {
     /// All that the proxy should have, by type.
     pub(super) fn resources(&self) -> Vec<(TypeUrl, ResourceSet)> {
-        let builder = Builder::default();
-        TypeUrl::ALL.into_iter().map(|kind| (kind, builder.build(&self.snapshot, &self.proxy, kind))).collect()
+        TypeUrl::ALL.into_iter().map(|kind| (kind, self.builder.build(&self.snapshot, &self.proxy, kind))).collect()
     }
 }
 

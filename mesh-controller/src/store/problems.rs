@@ -11,6 +11,8 @@ pub struct Problems {
     sources: Arc<[Name]>,
     parts: BTreeMap<(usize, Name), Arc<[Diagnostic]>>,
     objects: BTreeMap<ObjectRef, Arc<[Diagnostic]>>,
+    /// What is wrong between objects.
+    between: Arc<[Diagnostic]>,
     changed: bool,
 }
 
@@ -19,9 +21,11 @@ impl Problems {
         Self { sources, ..Self::default() }
     }
 
-    /// All problems, the sources' own first, in the order of their files, then those of objects by object.
+    /// All problems, the sources' own first, in the order of their files, then those of objects by object, then those
+    /// between objects.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.parts.values().chain(self.objects.values()).flat_map(|problems| problems.iter())
+        let own = self.parts.values().chain(self.objects.values());
+        own.chain([&self.between]).flat_map(|problems| problems.iter())
     }
 
     /// The problems that a source has with one of its parts: `("files", "routes.yaml", …)`.
@@ -33,13 +37,13 @@ impl Problems {
 
     /// True when nothing is wrong.
     pub fn is_empty(&self) -> bool {
-        self.parts.is_empty() && self.objects.is_empty()
+        self.parts.is_empty() && self.objects.is_empty() && self.between.is_empty()
     }
 
     /// Replaces what a source has to say of one of its parts.
     pub(super) fn of_part(&mut self, source: usize, part: Name, problems: Vec<Diagnostic>) {
         let key = (source, part);
-        tell(self.parts.get(&key), &problems);
+        tell(self.parts.get(&key).into_iter().flat_map(|old| old.iter()), &problems);
         self.changed |= set(&mut self.parts, key, problems);
     }
 
@@ -50,8 +54,17 @@ impl Problems {
                 problem.location.clone_from(&location);
             }
         }
-        tell(self.objects.get(&object), &problems);
+        tell(self.objects.get(&object).into_iter().flat_map(|old| old.iter()), &problems);
         self.changed |= set(&mut self.objects, object, problems);
+    }
+
+    /// Replaces what is wrong between objects.
+    pub(super) fn between_objects(&mut self, problems: Vec<Diagnostic>) {
+        tell(self.between.iter(), &problems);
+        if *self.between != *problems {
+            self.between = problems.into();
+            self.changed = true;
+        }
     }
 
     /// Puts itself in the place of an older version; false when that one was the same.
@@ -74,8 +87,8 @@ fn set<K: Ord>(map: &mut BTreeMap<K, Arc<[Diagnostic]>>, key: K, problems: Vec<D
 }
 
 /// Logs what was not there before. That a text moved by some lines is no news.
-fn tell(before: Option<&Arc<[Diagnostic]>>, now: &[Diagnostic]) {
-    let known: HashSet<_> = before.into_iter().flat_map(|old| old.iter()).map(gist).collect();
+pub(crate) fn tell<'a>(before: impl IntoIterator<Item = &'a Diagnostic>, now: &[Diagnostic]) {
+    let known: HashSet<_> = before.into_iter().map(gist).collect();
     for problem in now.iter().filter(|problem| !known.contains(&gist(problem))) {
         match problem.severity {
             Severity::Error | Severity::Warning => tracing::warn!("{problem}"),

@@ -17,8 +17,8 @@ use envoy_types::pb::envoy::config::listener::v3::{
     AdditionalAddress, FilterChain, FilterChainMatch, Listener, ListenerFilter,
 };
 use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
+use mesh_api::Name;
 use mesh_api::networking::ServerTlsMode;
-use mesh_api::{Diagnostic, Name};
 
 use crate::Resource;
 use crate::build::{duration, listener_filter, socket_address, tls_inspector, u32_value};
@@ -87,11 +87,6 @@ impl Query for AutoPassthrough {
         let mut servers = merged.ports.iter().flat_map(|port| &port.servers);
         servers.any(|b| b.server.tls.as_ref().is_some_and(|tls| tls.mode == ServerTlsMode::AutoPassthrough))
     }
-}
-
-/// What merging the Gateways of a router had to leave out.
-pub fn conflicts(view: &View<'_>, router: &Router) -> Vec<Diagnostic> {
-    view.get(&MergedGateway(router.clone())).told.clone()
 }
 
 /// The listeners of a router.

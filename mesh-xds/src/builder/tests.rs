@@ -161,3 +161,65 @@ fn results_that_nobody_asks_for_are_dropped() {
         Builder::default().build(&snapshot, &proxy("other"), TypeUrl::Cluster)
     );
 }
+
+#[test]
+fn problems_between_objects_are_told() {
+    let delegates = r#"
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: root, namespace: default}
+spec:
+  hosts: [a.com]
+  http:
+  - {match: [{uri: {prefix: /a}}], delegate: {name: sub}}
+  - {match: [{uri: {prefix: /b}}], delegate: {name: nobody}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: sub, namespace: default}
+spec:
+  http:
+  - {match: [{uri: {prefix: /other}}], route: [{destination: {host: reviews}}]}
+"#;
+    let gateways = r#"
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw, namespace: default}
+spec:
+  selector: {istio: edge}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [a.com]}
+  - {port: {number: 80, name: tcp, protocol: TCP}, hosts: ['*']}
+"#;
+    let at = world(&[WORLD, delegates, gateways].join("\n---\n"));
+    let builder = Builder::default();
+    let told = |problems: Vec<mesh_api::Diagnostic>| -> Vec<String> {
+        problems.iter().map(|p| format!("{} {} {}", p.object.as_ref().unwrap(), p.path, p.code)).collect()
+    };
+    let of_delegates = [
+        "VirtualService default/root spec.http[0].delegate DelegateConflict",
+        "VirtualService default/root spec.http[1].delegate DelegateNotFound",
+    ];
+    assert_eq!(told(builder.problems(&at)), of_delegates);
+    let mut router = Proxy::sidecar("edge.default", "default", [10, 9, 9, 9].into());
+    router.kind = crate::proxy::ProxyType::Router;
+    router.labels = [("istio".into(), "edge".into())].into_iter().collect();
+    assert_eq!(told(builder.problems_of(&at, &Arc::new(router))), ["Gateway default/gw spec.servers[1] PortConflict"]);
+    assert_eq!(told(builder.problems_of(&at, &proxy("default"))), Vec::<String>::new());
+    let mutual = r#"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: ratings, namespace: other}
+spec:
+  host: ratings
+  subsets:
+  - {name: v1, trafficPolicy: {portLevelSettings: [{port: {number: 9080}, tls: {mode: ISTIO_MUTUAL}}]}}
+"#;
+    let at = world(&[WORLD, mutual].join("\n---\n"));
+    let mut plaintext = (*proxy("default")).clone();
+    assert_eq!(told(builder.problems_of(&at, &Arc::new(plaintext.clone()))), Vec::<String>::new());
+    plaintext.metadata.insert("MESH_MTLS".into(), "false".into());
+    let found = told(builder.problems_of(&at, &Arc::new(plaintext)));
+    let field = "spec.subsets[0].trafficPolicy.portLevelSettings[0].tls.mode";
+    assert_eq!(found, [format!("DestinationRule other/ratings {field} NoCertificates")]);
+}

@@ -52,6 +52,10 @@ impl VirtualService {
     pub fn is_delegate(&self) -> bool {
         self.hosts.is_empty()
     }
+    /// True when some of its rules are those of other VirtualServices.
+    pub fn has_delegates(&self) -> bool {
+        self.http.iter().any(|rule| matches!(rule.action, HttpAction::Delegate(_)))
+    }
     /// True when one of the gateways is the given one.
     pub fn is_on(&self, gateway: &str) -> bool {
         self.gateways.iter().any(|g| g == gateway)

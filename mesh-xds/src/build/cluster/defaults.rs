@@ -102,6 +102,9 @@ impl Defaults {
             }
             (None, None) => None,
         };
+        if mesh.default_config.proxy_headers.is_some() {
+            told.unsupported("defaultConfig.proxyHeaders", "headers of proxies cannot be set yet");
+        }
         let defaults = Self {
             connect_timeout: mesh.connect_timeout,
             keepalive: mesh

@@ -81,10 +81,8 @@ impl World {
     fn conflicts(&self) -> Vec<String> {
         let json = r#"{"type": "router", "id": "gw.istio-system", "ips": ["1.1.1.1"], "namespace": "istio-system",
             "labels": {"istio": "ingressgateway"}}"#;
-        let builder = Builder::default();
-        let class = builder.class(&self.snapshot, &Arc::new(Proxy::from_json(json).unwrap()));
-        let memo = crate::Memo::default();
-        memo.with(&self.snapshot, |view| conflicts(view, &Router::of(&class)))
+        Builder::default()
+            .problems_of(&self.snapshot, &Arc::new(Proxy::from_json(json).unwrap()))
             .iter()
             .map(|d| format!("{} {} {}", d.object.as_ref().unwrap(), d.path, d.code))
             .collect()
