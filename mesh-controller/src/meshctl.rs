@@ -11,8 +11,10 @@ use crate::cli;
 mod bootstrap;
 mod crds;
 mod explain;
+mod inject;
 mod input;
 mod validate;
+mod webhook;
 mod xds;
 
 #[derive(Parser)]
@@ -28,7 +30,9 @@ enum Command {
     Bootstrap(bootstrap::Bootstrap),
     Crds(crds::Crds),
     Explain(explain::Explain),
+    Inject(inject::Inject),
     Validate(validate::Validate),
+    Webhook(webhook::Webhook),
 }
 
 /// Runs `meshctl` with these arguments, the first being the program's name. Exit codes: 0 ok, 1 a negative result, 2
@@ -43,6 +47,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Bootstrap(command) => command.run(),
         Command::Crds(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Inject(command) => command.run(),
         Command::Validate(command) => command.run(),
+        Command::Webhook(command) => command.run(),
     })
 }

@@ -1,7 +1,7 @@
 //! Admission: sidecar injection and validation of Istio's objects, as tower services that need no socket to be tested.
 //!
-//! This crate begins with its invariants; its content comes with the Kubernetes integration (issue "Kubernetes"). Nothing
-//! here pretends to work: what is not exported does not exist.
+//! A [`Webhook`] has routes; behind each is an [`Admit`], such as an [`Injector`]. A review comes in, goes to the route's
+//! service as a [`review::Request`], and comes back answered.
 //!
 //! # Invariants
 //! - A review always gets an answer: a malformed one an error within the review, never a dropped connection, never a panic.
@@ -9,3 +9,10 @@
 //! - Validation says what [`mesh_api::Diagnostic`] says: the same words as the command line and the status.
 //! - The webhook can't block the pods and namespaces that it needs itself.
 //! - mesh-xds and mesh-ca are unknown here. What all three need is in mesh-api.
+
+pub mod inject;
+pub mod review;
+mod webhook;
+
+pub use inject::{Config, Injector};
+pub use webhook::{Admit, MAX_BODY, Webhook};

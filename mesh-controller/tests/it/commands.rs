@@ -117,7 +117,7 @@ fn wrong_usage_and_unreadable_input_are_told_apart_from_a_no() {
     let folder = folder();
     let xds = |more: &[&str]| meshctl(folder.path(), &[&["xds", "--proxy", "proxy.json"], more].concat());
     for (what, out, told) in [
-        ("no such command", meshctl(folder.path(), &["inject"]), "unrecognized subcommand"),
+        ("no such command", meshctl(folder.path(), &["nothing"]), "unrecognized subcommand"),
         ("a flag is missing", meshctl(folder.path(), &["xds", "-f", "manifests"]), "--proxy"),
         ("no such file", xds(&["-f", "nowhere"]), "nowhere"),
         ("no such type", xds(&["-f", "manifests", "--type", "xyz"]), "xyz"),
@@ -209,4 +209,74 @@ fn meshd_refuses_what_it_cannot_serve() {
         assert_eq!(out.status.code(), Some(2), "{args:?}");
         assert!(text(&out.stderr).contains(told), "{args:?}: {}", text(&out.stderr));
     }
+}
+
+fn meshctl_with_input(folder: &Path, args: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshctl"));
+    let command =
+        command.args(args).current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn inject_changes_workloads_and_nothing_else() {
+    let folder = folder();
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: app, image: 'a:1'}]}}\n";
+    let on_the_node = pod.replace("name: p}", "name: q}").replace("spec: {", "spec: {hostNetwork: true, ");
+    fs::write(folder.path().join("all.yaml"), format!("{MANIFESTS}---\n{pod}---\n{on_the_node}")).unwrap();
+    fs::write(folder.path().join("values.yaml"), "global: {hub: example.com, tag: '1'}").unwrap();
+    let args =
+        ["inject", "-f", "all.yaml", "--values", "values.yaml", "--set", "global.tag=2", "--native-sidecars=true"];
+    let out = meshctl(folder.path(), &args);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("Pod q is not injected: it has host networking"), "{}", text(&out.stderr));
+    let read = |text: &str| -> Vec<Value> {
+        mesh_api::document::raw(&"out".into(), text)
+            .into_iter()
+            .map(|document| document.unwrap().node.to_json())
+            .collect()
+    };
+    let (before, after) = (read(&fs::read_to_string(folder.path().join("all.yaml")).unwrap()), read(text(&out.stdout)));
+    assert_eq!((&after[0], &after[2]), (&before[0], &before[2]));
+    let proxy = &after[1]["spec"]["initContainers"][1];
+    assert_eq!((&proxy["name"], &proxy["image"]), (&json!("istio-proxy"), &json!("example.com/mesh-agent:2")));
+    let again = meshctl_with_input(
+        folder.path(),
+        &["inject", "-f", "-", "--values", "values.yaml", "--set", "global.tag=2", "--native-sidecars"],
+        text(&out.stdout),
+    );
+    assert_eq!(text(&again.stdout), text(&out.stdout), "twice is once");
+
+    let bad = pod.replace("name: p}", "name: p, annotations: {sidecar.istio.io/interceptionMode: ALL}}");
+    let out = meshctl_with_input(folder.path(), &["inject", "-f", "-"], &bad);
+    assert_eq!((out.status.code(), text(&out.stdout)), (Some(1), ""));
+    assert!(text(&out.stderr).contains("interceptionMode"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn the_webhook_answers_reviews() {
+    let folder = folder();
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio-sidecar-injector", "namespace": "istio-system"},
+        "data": {"config": "policy: disabled\nalwaysInjectSelector: [{matchLabels: {app: a}}]"},
+    });
+    fs::write(folder.path().join("map.json"), map.to_string()).unwrap();
+    let args = ["webhook", "inject", "-f", "map.json", "--path", "/inject/cluster/c1/net/n1"];
+    let ask = |labels: Value| -> Value {
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "uid": "7", "namespace": "shop",
+            "object": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app"}]}}}});
+        let out = meshctl_with_input(folder.path(), &args, &review.to_string());
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+        serde_json::from_slice(&out.stdout).unwrap()
+    };
+    assert_eq!(ask(json!({"app": "b"}))["response"], json!({"uid": "7", "allowed": true}));
+    let injected = ask(json!({"app": "a"}));
+    assert_eq!((&injected["response"]["uid"], &injected["response"]["patchType"]), (&json!("7"), &json!("JSONPatch")));
+
+    let out = meshctl_with_input(folder.path(), &args, "{}");
+    let answer: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((&answer["response"]["allowed"], &answer["response"]["status"]["code"]), (&json!(false), &json!(400)));
 }
