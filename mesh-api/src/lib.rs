@@ -15,6 +15,7 @@ pub mod mesh;
 pub mod names;
 pub mod networking;
 pub mod object;
+pub mod schema;
 pub mod security;
 pub mod telemetry;
 pub mod types;

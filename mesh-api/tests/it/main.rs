@@ -15,3 +15,4 @@ mod objects;
 mod round_trip;
 mod samples;
 mod wasm;
+mod validation;
