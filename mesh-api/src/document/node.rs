@@ -106,6 +106,13 @@ impl<'a> Node<'a> {
                         None => return mark,
                     }
                 }
+                // An apiserver writes `ports[http]` for the values of a map.
+                (Value::Mapping(entries), Some((key, after))) => {
+                    match entries.iter().find(|(entry, _)| entry.text == key) {
+                        Some((_, value)) => (value, value.mark, after),
+                        None => return mark,
+                    }
+                }
                 // Keys may hold dots (labels do), so the longest key that the path begins with is meant.
                 (Value::Mapping(entries), _) => {
                     let fits =

@@ -45,6 +45,13 @@ impl Fault {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
+    fn cancelled() -> Self {
+        Self::new("operation cancelled: actual cost limit exceeded")
+    }
+    /// True when the budget is used up: nothing more is evaluated.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.starts_with("operation cancelled")
+    }
     fn no_overload() -> Self {
         Self::new("no such overload")
     }

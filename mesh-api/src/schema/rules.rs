@@ -76,7 +76,7 @@ impl Check {
             Err(fault) if fault.0.starts_with("no such overload") => self.problems.push(failed(format!(
                 "'{fault}': call arguments did not match a supported operator, function or macro signature for rule: {name}"
             ))),
-            Err(fault) if fault.0.starts_with("operation cancelled") => self.problems.push(failed(format!(
+            Err(fault) if fault.is_cancelled() => self.problems.push(failed(format!(
                 "'{fault}': no further validation rules will be run due to call cost exceeds limit for rule: {name}"
             ))),
             Err(fault) => self.problems.push(failed(format!("{fault} evaluating rule: {name}"))),

@@ -14,5 +14,5 @@ mod hostile;
 mod objects;
 mod round_trip;
 mod samples;
-mod wasm;
 mod validation;
+mod wasm;

@@ -2,8 +2,9 @@
 
 use clap::Args;
 
+use mesh_api::yaml;
+
 use crate::cli::Verdict;
-use crate::yaml;
 
 /// The definitions of Istio's kinds (CRDs), made from our types, as YAML
 #[derive(Args, Clone, Debug)]

@@ -1,14 +1,15 @@
 //! `meshctl validate`: whether documents are what they should be, each on its own.
 //!
-//! The layer `crd` is what reading an object finds; the layer `semantic` adds what lowering it finds. What we do not support
-//! is no mistake of the user and is not told here.
+//! The layer `crd` is what an apiserver with our definitions would say; the layer `semantic` is what reading an object and
+//! lowering it finds. What we do not support is no mistake of the user and is not told here.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use mesh_api::document::{self, Document, Raw};
-use mesh_api::{Diagnostic, Name, ObjectRef, Severity};
+use mesh_api::document::{self, Document, Node, Raw, Value};
+use mesh_api::schema::Validator;
+use mesh_api::{Diagnostic, Location, Name, ObjectRef, Severity};
 use mesh_xds::model::Settings;
 use mesh_xds::{Change, Snapshot};
 use serde::Serialize;
@@ -64,13 +65,14 @@ impl Validate {
     pub(super) fn run(&self) -> anyhow::Result<(String, Verdict)> {
         let (settings, told) = self.mesh.settings()?;
         told.iter().for_each(complain);
+        let judge = Judge::new(self.layer, settings);
         let style = Style::of_stdout();
         let mut findings = Vec::new();
         let mut report = String::new();
         for input in files::inputs(self.files.iter().cloned())? {
             let from = findings.len();
             for document in document::raw(&input.name, &input.bytes) {
-                findings.extend(judge(document, self.layer, &settings));
+                findings.extend(judge.document(document));
             }
             let shown = Shown::new(&input.bytes, style);
             for problem in findings.iter().skip(from).flat_map(|finding| &finding.problems) {
@@ -83,34 +85,84 @@ impl Validate {
     }
 }
 
-/// What is said of a document, or of each object of a list.
-fn judge(document: Result<Raw<'_>, Diagnostic>, layer: Layer, settings: &Settings) -> Vec<Finding> {
-    match document {
-        Err(problem) => vec![Finding::new(problem.object.clone(), vec![problem])],
-        Ok(raw) => raw.objects().into_iter().map(|outcome| look(&raw, outcome, layer, settings)).collect(),
-    }
+/// What is asked of each document.
+struct Judge {
+    /// For the layers that an apiserver is part of.
+    apiserver: Option<Validator>,
+    /// For the layers that meaning is part of.
+    settings: Option<Settings>,
 }
 
-fn look(raw: &Raw<'_>, outcome: Result<Document, Diagnostic>, layer: Layer, settings: &Settings) -> Finding {
-    let document = match outcome {
-        Ok(document) => document,
-        Err(problem) => return Finding::new(problem.object.clone(), vec![problem]),
-    };
-    let object = document.object.object_ref();
-    let mut problems = document.diagnostics;
-    for problem in problems.iter_mut().filter(|problem| is_top_level(problem)) {
-        // A field below `spec` is pruned; beside `spec` it is a misspelt `spec`.
-        problem.severity = Severity::Error;
+impl Judge {
+    fn new(layer: Layer, settings: Settings) -> Self {
+        Self {
+            apiserver: (layer != Layer::Semantic).then(Validator::new),
+            settings: (layer != Layer::Crd).then_some(settings),
+        }
     }
-    if layer != Layer::Crd {
-        let lowered = Snapshot::new(settings.clone()).apply([Change::Upsert(document.object)]);
-        problems.extend(lowered.diagnostics_of(&object).iter().cloned());
+
+    /// What is said of a document, or of each object of a list.
+    fn document(&self, document: Result<Raw<'_>, Diagnostic>) -> Vec<Finding> {
+        let raw = match document {
+            Ok(raw) => raw,
+            Err(problem) => return vec![Finding::new(problem.object.clone(), vec![problem])],
+        };
+        let is_list = raw.node.get("kind").and_then(Node::as_str).is_some_and(|kind| kind.ends_with("List"));
+        let nodes = match raw.node.get("items") {
+            Some(Node { value: Value::Sequence(items), .. }) if is_list => items.iter().collect(),
+            _ => vec![&raw.node],
+        };
+        raw.objects().into_iter().zip(nodes).map(|(read, node)| self.object(&raw, node, read)).collect()
     }
-    problems.retain(|problem| !problem.code.starts_with("Unsupported"));
-    for problem in problems.iter_mut().filter(|problem| problem.location.is_none()) {
-        problem.location = Some(raw.locate(&document.at.join(&problem.path)));
+
+    fn object(&self, raw: &Raw<'_>, node: &Node<'_>, read: Result<Document, Diagnostic>) -> Finding {
+        let text = |key| node.get(key).and_then(Node::as_str).unwrap_or_default();
+        let apiserver = self.apiserver.as_ref().filter(|server| server.knows(text("apiVersion"), text("kind")));
+        let mut told = apiserver.map_or_else(Vec::new, |server| server.validate(&node.to_json()));
+        for problem in &mut told {
+            let mark = node.locate(problem.path.as_str());
+            problem.location = Some(Location { file: raw.file.clone(), line: mark.line, column: mark.column });
+        }
+        let object = match &read {
+            Ok(document) => Some(document.object.object_ref()),
+            Err(problem) => problem.object.clone(),
+        };
+        // What an apiserver refuses, or accepts, is not said again in our words.
+        let said = match (&read, apiserver) {
+            (_, Some(_)) => self.settings.is_none() || (read.is_err() && !told.is_empty()),
+            _ => false,
+        };
+        if !said {
+            told.extend(self.meaning(raw, read).into_iter().filter(|problem| {
+                // An unknown field is told once.
+                apiserver.is_none() || problem.code != "UnknownField"
+            }));
+        }
+        Finding::new(object, told)
     }
-    Finding::new(Some(object), problems)
+
+    /// What reading the object and, if that is asked for, lowering it finds.
+    fn meaning(&self, raw: &Raw<'_>, read: Result<Document, Diagnostic>) -> Vec<Diagnostic> {
+        let document = match read {
+            Ok(document) => document,
+            Err(problem) => return vec![problem],
+        };
+        let mut problems = document.diagnostics;
+        for problem in problems.iter_mut().filter(|problem| is_top_level(problem)) {
+            // A field below `spec` is pruned; beside `spec` it is a misspelt `spec`.
+            problem.severity = Severity::Error;
+        }
+        if let Some(settings) = &self.settings {
+            let object = document.object.object_ref();
+            let lowered = Snapshot::new(settings.clone()).apply([Change::Upsert(document.object)]);
+            problems.extend(lowered.diagnostics_of(&object).iter().cloned());
+        }
+        problems.retain(|problem| !problem.code.starts_with("Unsupported"));
+        for problem in problems.iter_mut().filter(|problem| problem.location.is_none()) {
+            problem.location = Some(raw.locate(&document.at.join(&problem.path)));
+        }
+        problems
+    }
 }
 
 impl Finding {
@@ -153,7 +205,7 @@ mod tests {
 
     fn check(text: &str, layer: Layer) -> Finding {
         let document = document::raw(&"f.yaml".into(), text).remove(0);
-        judge(document, layer, &Settings::default()).remove(0)
+        Judge::new(layer, Settings::default()).document(document).remove(0)
     }
 
     #[test]
@@ -171,5 +223,30 @@ mod tests {
             assert_eq!((finding.valid, !finding.warnings.is_empty()), (valid, warns), "{text}: {finding:?}");
             assert!(finding.errors.iter().all(|error| error.starts_with("f.yaml:")), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn an_apiserver_would_say_so() {
+        let text = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n  http:\n  - \
+                    timeout: 0s\n    rout: []\n";
+        let finding = check(text, Layer::Crd);
+        assert_eq!(
+            (finding.kind.as_str(), finding.namespace.as_str(), finding.name.as_str()),
+            ("VirtualService", "default", "a")
+        );
+        assert_eq!(
+            finding.errors,
+            [
+                "f.yaml:7:11: spec.http[0].rout: unknown field \"spec.http[0].rout\" [UnknownField]",
+                "f.yaml:6:14: spec.http[0].timeout: Invalid value: \"0s\": a duration of at least 1ms is needed \
+                 [FieldValueInvalid]",
+            ]
+        );
+        let all = check(text, Layer::All).errors;
+        assert!(finding.errors.iter().all(|error| all.contains(error)), "{all:?}");
+        let semantic = check(text, Layer::Semantic).errors;
+        assert!(finding.errors.iter().all(|error| !semantic.contains(error)), "{semantic:?}");
+        let list = format!("kind: List\napiVersion: v1\nitems:\n- {}", text.trim_end().replace('\n', "\n  "));
+        assert_eq!(check(&list, Layer::Crd).errors.len(), 2);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ast::{Access, Each, Expr, Fold, Kind};
-use super::value::{Key, List, Map};
+use super::value::{Key, Map};
 use super::{Fault, Value, addresses, collections, core, formats, operators, quantity, semver, text, time, url};
 
 /// What evaluation may cost: for one expression and for all of an object, as an apiserver limits them. A step costs one,
@@ -35,7 +35,7 @@ impl Budget {
         for part in [&self.object, &self.expression] {
             part.set(part.get().saturating_sub(cost));
             if part.get() == 0 {
-                return Err(Fault::new("operation cancelled: actual cost limit exceeded"));
+                return Err(Fault::cancelled());
             }
         }
         Ok(())
@@ -144,6 +144,7 @@ impl Evaluation<'_> {
 
     fn each<'a>(&self, each: &'a Each, scope: &Scope<'_, 'a>) -> Evaluated<'a> {
         let over = self.value(&each.over, scope)?;
+        self.budget.spend(10 * weight(&over))?;
         let steps = steps(&over, each.second.is_some())?;
         // Evaluates for one element, unless the filter passes it over.
         let with = |expr: &'a Expr, (first, second): &(Value<'a>, Option<Value<'a>>)| {
@@ -246,6 +247,7 @@ fn settle(decisive: bool, truths: impl Iterator<Item = Result<bool, Fault>>) -> 
         match truth {
             Ok(truth) if truth == decisive => return Ok(decisive),
             Ok(_) => {}
+            Err(error) if error.is_cancelled() => return Err(error),
             Err(error) => fault = fault.or(Some(error)),
         }
     }
@@ -285,7 +287,6 @@ fn weight(value: &Value<'_>) -> u64 {
     let size = match value {
         Value::String(text) => text.len(),
         Value::Bytes(bytes) => bytes.len(),
-        Value::List(list @ List::Made(_)) => list.len(),
         Value::List(list) => list.len(),
         Value::Map(map) => map.len(),
         _ => 0,

@@ -108,7 +108,9 @@ fn integer<'t>(digits: &str, radix: u32, after: &'t str) -> Result<(Token, &'t s
 
 /// A text or bytes, with what comes after it; none if another token begins here.
 fn string(text: &str) -> Result<Option<(Token, &str)>, Fault> {
-    let prefix_end = text.find(['\'', '"']).unwrap_or(text.len());
+    let Some((prefix_end, _)) = text.char_indices().take(3).find(|(_, c)| matches!(c, '\'' | '"')) else {
+        return Ok(None);
+    };
     let (prefix, quoted) = text.split_at_checked(prefix_end).unwrap_or_default();
     let (raw, bytes) = match prefix {
         "" => (false, false),
