@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// A shared, immutable name: namespaces, object names, port names, label keys and values.
 ///
 /// Sixteen bytes, cheap to clone, ordered and hashed by content.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Name(Arc<str>);
 
@@ -28,12 +28,6 @@ impl Name {
     /// True when both are the same allocation: a quick way to "equal".
     pub fn same(a: &Self, b: &Self) -> bool {
         Arc::ptr_eq(&a.0, &b.0)
-    }
-}
-
-impl Default for Name {
-    fn default() -> Self {
-        Self(Arc::from(""))
     }
 }
 

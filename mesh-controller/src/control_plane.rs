@@ -308,6 +308,11 @@ impl Backend for Mesh {
         Some(Counts::new(state.snapshot.services.len(), state.snapshot.virtual_services.len()))
     }
 
+    fn cachez(&self) -> Value {
+        let stats = self.builder.stats();
+        json!({"resultsHeld": stats.held, "runsSinceStart": stats.runs})
+    }
+
     fn configz(&self, state: &Published) -> Value {
         let config = state.objects.values().filter(|object| is_config(&object.kind_name()));
         config.filter_map(|object| object.to_json().ok()).collect()

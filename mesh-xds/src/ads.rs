@@ -425,10 +425,11 @@ impl Session {
         if wildcard_on != wildcard_off {
             watch.set_wildcard(wildcard_on);
         }
-        for name in unsubscribe {
-            if watch.names.unsubscribe(name) && watch.wildcard {
+        if !unsubscribe.is_empty() {
+            let removed = watch.names.unsubscribe(unsubscribe.iter().map(|name| name.as_str()));
+            if watch.wildcard {
                 // Still covered by the wildcard, or not: the client must be told which.
-                watch.extra.push(Name::from(name.as_str()));
+                watch.extra.extend(removed);
             }
         }
         if !subscribe.is_empty() {

@@ -76,7 +76,7 @@ fn slice_endpoints(
             let pod = pod_of(view, service, address, entry.pod.as_ref());
             let (labels, account, network, workload, tls_mode) = match pod {
                 Some(pod) => (
-                    pod.labels.clone(),
+                    Arc::new(pod.labels.clone()),
                     pod.service_account.clone(),
                     pod.network.clone(),
                     pod.workload.clone(),

@@ -4,7 +4,7 @@ mod canonical;
 mod wire;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mesh_api::Name;
@@ -225,9 +225,14 @@ pub(crate) fn canonical_bytes<M: Message + prost::Name>(message: &M) -> Vec<u8> 
 
 /// All resources of one type for one class of proxies, sorted by name, with one version for the whole.
 #[derive(Clone, Default)]
-pub struct ResourceSet {
-    resources: Arc<[Arc<Resource>]>,
+pub struct ResourceSet(Arc<Set>);
+
+#[derive(Default)]
+struct Set {
+    resources: Box<[Arc<Resource>]>,
     version: u64,
+    /// The resources' names, once somebody has asked.
+    names: OnceLock<Arc<[Name]>>,
 }
 
 impl ResourceSet {
@@ -240,46 +245,49 @@ impl ResourceSet {
             hash.update(r.name.as_bytes());
             hash.update(&r.version.to_le_bytes());
         }
-        Self { resources: resources.into(), version: hash.digest() }
+        Self(Arc::new(Set { resources: resources.into(), version: hash.digest(), names: OnceLock::new() }))
     }
     /// The resources, sorted by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> + DoubleEndedIterator {
-        self.resources.iter()
+        self.0.resources.iter()
     }
     /// The resources, sorted by name.
     pub fn as_slice(&self) -> &[Arc<Resource>] {
-        &self.resources
+        &self.0.resources
+    }
+    /// The names of all resources, in order, for those who keep them: there is one list for all.
+    pub fn names(&self) -> Arc<[Name]> {
+        self.0.names.get_or_init(|| self.iter().map(|r| r.name.clone()).collect()).clone()
     }
     /// The resource of that name.
     pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        let at = self.resources.binary_search_by(|r| r.name.as_str().cmp(name)).ok()?;
-        self.resources.get(at)
+        let at = self.0.resources.binary_search_by(|r| r.name.as_str().cmp(name)).ok()?;
+        self.0.resources.get(at)
     }
     /// The hash of all names and versions.
     pub fn version(&self) -> u64 {
-        self.version
+        self.0.version
     }
     /// How many resources.
     pub fn len(&self) -> usize {
-        self.resources.len()
+        self.0.resources.len()
     }
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
-        self.resources.is_empty()
+        self.0.resources.is_empty()
     }
 }
 
 impl PartialEq for ResourceSet {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.resources, &other.resources)
-            || (self.version == other.version && self.resources == other.resources)
+        Arc::ptr_eq(&self.0, &other.0) || (self.0.version == other.0.version && self.0.resources == other.0.resources)
     }
 }
 impl Eq for ResourceSet {}
 
 impl fmt::Debug for ResourceSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.resources.iter()).finish()
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 

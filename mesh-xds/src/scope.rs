@@ -1,5 +1,6 @@
 //! What a group of proxies may see: the Sidecar that applies, the services and virtual services of each of its egress
-//! listeners, and the services of all of them together.
+//! listeners, and the services of all of them together. The latter are a query of their own: they mostly stay the same
+//! when a virtual service changes.
 
 mod import;
 pub(crate) mod ingress;
@@ -8,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_api::{Diagnostic, Hostname, Name};
-use rustc_hash::FxHashMap;
 
 use crate::class::Client;
 use crate::memo::Query;
@@ -158,25 +158,16 @@ impl ScopeOf {
 /// What a group of proxies may see.
 #[derive(PartialEq, Debug, Default)]
 pub struct Scope {
-    /// The services of all listeners together, one a host; services of one host are merged as Istio does.
-    pub services: Shared<ScopedServices>,
     /// The egress listeners; the catch-all listener is the one without a port, and there is always at least one listener.
     pub listeners: Vec<ScopedListener>,
 }
 
 /// The services of a scope, one a host. Dereferences to their list.
-#[derive(Debug, Default)]
+#[derive(PartialEq, Debug, Default)]
 pub struct ScopedServices {
-    services: Vec<Shared<Service>>,
-    /// Where in `services` a host is.
-    by_host: FxHashMap<Hostname, usize>,
-}
-
-impl PartialEq for ScopedServices {
-    fn eq(&self, other: &Self) -> bool {
-        // The rest follows from the list.
-        self.services == other.services
-    }
+    services: Box<[Shared<Service>]>,
+    /// Places in `services` in the order of the hosts.
+    by_host: Box<[u32]>,
 }
 
 impl std::ops::Deref for ScopedServices {
@@ -187,20 +178,34 @@ impl std::ops::Deref for ScopedServices {
 }
 
 impl ScopedServices {
+    fn new(services: Vec<Shared<Service>>) -> Self {
+        let mut by_host: Box<[u32]> = (0..services.len() as u32).collect();
+        let host = |at: &u32| services.get(*at as usize).map(|s| &s.hostname);
+        by_host.sort_unstable_by(|a, b| host(a).cmp(&host(b)));
+        Self { services: services.into(), by_host }
+    }
+
     /// The service of that host.
     pub fn service(&self, host: &Hostname) -> Option<&Shared<Service>> {
-        self.services.get(*self.by_host.get(host)?)
+        let service = |at: &u32| self.services.get(*at as usize);
+        let at = self.by_host.binary_search_by(|at| service(at).map(|s| &s.hostname).cmp(&Some(host))).ok()?;
+        service(self.by_host.get(at)?)
     }
 }
 
-/// The services of a scope alone: who needs no more does not run again when a virtual service changes.
+/// The services of all listeners of a scope together, one a host; services of one host are merged as Istio does.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ServicesOf(pub ScopeOf);
 
 impl Query for ServicesOf {
-    type Out = Shared<ScopedServices>;
-    fn run(&self, view: &View<'_>) -> Self::Out {
-        view.get(&self.0).services.clone()
+    type Out = ScopedServices;
+    fn run(&self, view: &View<'_>) -> ScopedServices {
+        let scope = view.get(&self.0);
+        if !self.0.gateway {
+            return ScopedServices::new(import::collect(view, &self.0.namespace, &scope.listeners));
+        }
+        let all = scope.listeners.iter().flat_map(|listener| listener.services.iter().cloned());
+        ScopedServices::new(all.collect())
     }
 }
 
@@ -223,14 +228,13 @@ impl Query for ScopeOf {
         if self.gateway {
             let mut imported = import::Imported::default();
             visible.iter().for_each(|s| imported.add(s));
-            let services = Shared::new(imported.into_services());
             let everything = EgressListener { port: None, bind: Name::default(), no_capture: false, hosts: Vec::new() };
             let listeners = vec![ScopedListener {
                 listener: everything,
-                services: services.to_vec(),
+                services: imported.into_services(),
                 virtual_services: Vec::new(),
             }];
-            return Scope { services, listeners };
+            return Scope { listeners };
         }
         let virtual_services =
             view.get(&VirtualServicesFor { namespace: self.namespace.clone(), gateway: MESH.into() });
@@ -245,12 +249,11 @@ impl Query for ScopeOf {
             Some(sidecar) if !sidecar.egress.is_empty() => sidecar.egress.as_slice(),
             _ => &everything,
         };
-        let listeners: Vec<ScopedListener> = egress
+        let listeners = egress
             .iter()
             .map(|listener| import::select(listener, &self.namespace, &visible, &virtual_services))
             .collect();
-        let services = Shared::new(import::collect(view, &self.namespace, &listeners));
-        Scope { services, listeners }
+        Scope { listeners }
     }
 }
 

@@ -112,6 +112,10 @@ pub trait Backend: Send + Sync + 'static {
     fn counts(&self, _snapshot: &Self::Snapshot) -> Option<Counts> {
         None
     }
+    /// What is remembered for the next build, for `/debug/cachez`.
+    fn cachez(&self) -> serde_json::Value {
+        serde_json::Value::Object(serde_json::Map::new())
+    }
     /// The objects of a snapshot as Kubernetes would show them, for `/debug/configz`.
     fn configz(&self, _snapshot: &Self::Snapshot) -> serde_json::Value {
         serde_json::Value::Array(Vec::new())

@@ -179,6 +179,7 @@ fn meshd_serves_a_folder_until_it_is_told_to_end() {
     assert!(get(address("http"), "/ready").starts_with("HTTP/1.1 200"));
     assert!(get(address("monitoring"), "/metrics").contains("pilot_services 1"));
     assert!(get(address("http"), "/debug/registryz").contains("details.default.svc.cluster.local"));
+    assert!(get(address("http"), "/debug/cachez").contains("resultsHeld"));
 
     fs::write(folder.path().join("manifests/more.yaml"), MANIFESTS.replace("details", "ratings")).unwrap();
     let start = Instant::now();

@@ -1,7 +1,11 @@
 //! What a client asked for by name: sorted, and shared with the resources that bear the names.
 //!
-//! An idle stream keeps this list for as long as it lives, so it costs seventeen bytes a name and not a map entry. The
-//! marks say what is owed for a name; they must never say more than the list, so both vectors change together.
+//! An idle stream keeps this list for as long as it lives, so it costs seventeen bytes a name and not a map entry, and one
+//! byte where the client asks for everything that there is. The marks say what is owed for a name; they must never say
+//! more than the list, so both change together.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mesh_api::Name;
 
@@ -17,7 +21,7 @@ pub(super) const UNSURE: u8 = 4;
 /// Subscribed names in order, each with its marks.
 #[derive(Default)]
 pub(super) struct Names {
-    names: Vec<Name>,
+    names: Arc<[Name]>,
     marks: Vec<u8>,
     due: usize,
     unsure: usize,
@@ -69,9 +73,8 @@ impl Names {
         let mut wanted: Vec<&str> = wanted.collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let old = std::mem::take(self);
-        let mut out = Self::with_capacity(old.len() + wanted.len());
-        let mut old = old.names.into_iter().zip(old.marks).peekable();
+        let mut out = Draft::with_capacity(self.len() + wanted.len());
+        let mut old = self.names.iter().cloned().zip(self.marks.iter().copied()).peekable();
         let mut intern = Interner::new(known);
         for name in wanted {
             while let Some((n, m)) = old.next_if(|(n, _)| n.as_str() < name) {
@@ -85,10 +88,7 @@ impl Names {
         for (n, m) in old {
             out.push(n, m);
         }
-        out.names.shrink_to_fit();
-        out.marks.shrink_to_fit();
-        out.count();
-        *self = out;
+        *self = out.finish(known);
     }
 
     /// Makes the list equal to `wanted`: new names are due, the others keep their marks.
@@ -96,9 +96,8 @@ impl Names {
         let mut wanted: Vec<&str> = wanted.collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let old = std::mem::take(self);
-        let mut out = Self::with_capacity(wanted.len());
-        let mut old = old.names.into_iter().zip(old.marks).peekable();
+        let mut out = Draft::with_capacity(wanted.len());
+        let mut old = self.names.iter().cloned().zip(self.marks.iter().copied()).peekable();
         let mut intern = Interner::new(known);
         for name in wanted {
             while old.next_if(|(n, _)| n.as_str() < name).is_some() {}
@@ -107,17 +106,25 @@ impl Names {
                 None => out.push(intern.name(name), DUE),
             }
         }
-        out.count();
-        *self = out;
+        *self = out.finish(known);
     }
 
-    /// Unsubscribes; true when the name was there.
-    pub(super) fn unsubscribe(&mut self, name: &str) -> bool {
-        let Ok(at) = self.find(name) else { return false };
-        self.names.remove(at);
-        self.marks.remove(at);
-        self.count();
-        true
+    /// Unsubscribes, and returns the names that were there.
+    pub(super) fn unsubscribe<'a>(&mut self, gone: impl Iterator<Item = &'a str>) -> Vec<Name> {
+        let gone: BTreeSet<&str> = gone.collect();
+        let mut kept = Draft::with_capacity(self.len());
+        let mut removed = Vec::new();
+        for (name, mark) in self.names.iter().zip(&self.marks) {
+            if gone.contains(name.as_str()) {
+                removed.push(name.clone());
+            } else {
+                kept.push(name.clone(), *mark);
+            }
+        }
+        if !removed.is_empty() {
+            *self = kept.finish(&ResourceSet::default());
+        }
+        removed
     }
 
     /// Clears `DUE` where `held` says that the client has the right version already.
@@ -158,16 +165,35 @@ impl Names {
         self.count();
     }
 
-    fn with_capacity(n: usize) -> Self {
-        Self { names: Vec::with_capacity(n), marks: Vec::with_capacity(n), due: 0, unsure: 0 }
+    fn count(&mut self) {
+        self.due = self.marks.iter().filter(|m| **m & DUE != 0).count();
+        self.unsure = self.marks.iter().filter(|m| **m & UNSURE != 0).count();
     }
+}
+
+/// Names in the making.
+struct Draft {
+    names: Vec<Name>,
+    marks: Vec<u8>,
+}
+
+impl Draft {
+    fn with_capacity(n: usize) -> Self {
+        Self { names: Vec::with_capacity(n), marks: Vec::with_capacity(n) }
+    }
+
     fn push(&mut self, name: Name, mark: u8) {
         self.names.push(name);
         self.marks.push(mark);
     }
-    fn count(&mut self) {
-        self.due = self.marks.iter().filter(|m| **m & DUE != 0).count();
-        self.unsure = self.marks.iter().filter(|m| **m & UNSURE != 0).count();
+
+    fn finish(mut self, known: &ResourceSet) -> Names {
+        let everything = self.names.len() == known.len() && *self.names == *known.names();
+        let names = if everything { known.names() } else { self.names.into() };
+        self.marks.shrink_to_fit();
+        let mut out = Names { names, marks: self.marks, due: 0, unsure: 0 };
+        out.count();
+        out
     }
 }
 

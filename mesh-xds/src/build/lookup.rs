@@ -14,13 +14,12 @@ use crate::model::Service;
 use crate::model::destination_rule::HashKey;
 use crate::model::virtual_service::{Destination, VirtualService};
 use crate::scope::{ScopeOf, ScopedServices, ServicesOf};
-use crate::shared::Shared;
 use crate::view::View;
 
 /// The services and rules that a client sees.
 pub(crate) struct Destinations<'a, 'v> {
     pub(crate) client: &'a Client,
-    services: Arc<Shared<ScopedServices>>,
+    services: Arc<ScopedServices>,
     rules: Rules<'a, 'v>,
 }
 

@@ -179,7 +179,7 @@ fn inline_endpoints(service: &Service, spec: &networking::ServiceEntrySpec, work
             address: service.hostname.name().clone(),
             port: target(port),
             service_port: port.name.clone(),
-            labels: Labels::new(),
+            labels: Default::default(),
             locality: Default::default(),
             weight: 0,
             health: Health::Healthy,
@@ -209,11 +209,12 @@ pub(crate) fn endpoints_of(service: &Service, port: &Port, workload: &Workload) 
         TargetPort::Number(n) => Some(workload.named_port(&port.name).unwrap_or(*n)),
     };
     let Some(number) = number else { return Vec::new() };
+    let labels = Arc::new(workload.labels.clone());
     let of = |address: &Name| Endpoint {
         port: if address.starts_with("unix://") { 0 } else { number },
         address: address.clone(),
         service_port: port.name.clone(),
-        labels: workload.labels.clone(),
+        labels: labels.clone(),
         locality: workload.locality.clone(),
         weight: workload.weight,
         health: if workload.ready || service.publish_not_ready { Health::Healthy } else { Health::Unhealthy },

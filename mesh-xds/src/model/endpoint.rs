@@ -1,6 +1,7 @@
 //! Where services are served: workloads (pods, workload entries), slices of a Service, and endpoints as clients get them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use mesh_api::{Name, ObjectRef};
 
@@ -72,7 +73,7 @@ pub struct Endpoint {
     /// The name of the service port that it serves.
     pub service_port: Name,
     /// Labels of the workload: subsets select by them.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// Where it runs.
     pub locality: Locality,
     /// Relative weight; 0 means not said, which is 1.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_api::{Hostname, Name};
 use rustc_hash::FxHashMap;
 
-use super::{ScopedListener, ScopedServices, is_visible, of_host, settings};
+use super::{ScopedListener, is_visible, of_host, settings};
 use crate::memo::Query;
 use crate::model::virtual_service::{Semantics, VirtualService};
 use crate::model::{EgressListener, HostKey, Port, Protocol, Registry, Service};
@@ -138,8 +138,8 @@ pub(super) struct Imported {
 }
 
 impl Imported {
-    pub(super) fn into_services(self) -> ScopedServices {
-        ScopedServices { services: self.services, by_host: self.by_host }
+    pub(super) fn into_services(self) -> Vec<Shared<Service>> {
+        self.services
     }
 
     pub(super) fn add(&mut self, service: &Shared<Service>) {
@@ -175,7 +175,7 @@ fn mergeable(a: &Service, b: &Service) -> bool {
 }
 
 /// The services of all listeners: what they select, and what their virtual services lead to.
-pub(super) fn collect(view: &View<'_>, namespace: &Name, listeners: &[ScopedListener]) -> ScopedServices {
+pub(super) fn collect(view: &View<'_>, namespace: &Name, listeners: &[ScopedListener]) -> Vec<Shared<Service>> {
     let mut imported = Imported::default();
     for listener in listeners {
         listener.services.iter().for_each(|s| imported.add(s));

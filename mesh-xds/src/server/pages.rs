@@ -17,8 +17,9 @@ use crate::json;
 use crate::resource::{Resource, TypeUrl, version_text};
 
 /// The pages and what they show.
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 9] = [
     ("adsz", "Status and debug interface for ADS"),
+    ("cachez", "Info about the internal XDS caches"),
     ("config_dump", "ConfigDump in the form of the Envoy admin config dump API for passed in proxyID"),
     ("configz", "Debug support for config"),
     ("connections", "Info about the connected XDS clients"),
@@ -70,6 +71,7 @@ fn debug<B: Backend>(shared: &Shared<B>, snapshot: &B::Snapshot, page: &str, que
     let value = match page {
         "" => return index(),
         "list" => json!(PAGES.iter().map(|(name, _)| *name).filter(|n| *n != "list").collect::<Vec<_>>()),
+        "cachez" => shared.backend.cachez(),
         "configz" => shared.backend.configz(snapshot),
         "registryz" => shared.backend.registryz(snapshot),
         "syncz" => {

@@ -262,6 +262,8 @@ fn locality_matches(locality: &Locality, pattern: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::destination_rule::ZoneAware;
 
@@ -270,7 +272,7 @@ mod tests {
             address: "1.1.1.1".into(),
             port: 80,
             service_port: "http".into(),
-            labels: labels.iter().map(|(k, v)| (Name::from(*k), Name::from(*v))).collect(),
+            labels: Arc::new(labels.iter().map(|(k, v)| (Name::from(*k), Name::from(*v))).collect()),
             locality: Locality::parse(locality),
             weight: 0,
             health: crate::model::Health::Healthy,

@@ -76,7 +76,6 @@ mod tests {
 
     use super::*;
     use crate::build::cluster::wire::address;
-    use crate::model::Labels;
 
     fn expected(endpoint: &Endpoint, address: core::Address, health: core::HealthStatus) -> pb::LbEndpoint {
         let mode = Value { kind: Some(Kind::StringValue(endpoint.tls_mode.to_string())) };
@@ -99,7 +98,7 @@ mod tests {
             address: "10.0.0.1".into(),
             port: 80,
             service_port: "http".into(),
-            labels: Labels::new(),
+            labels: Default::default(),
             locality: Locality::default(),
             weight: 0,
             health: Health::Healthy,

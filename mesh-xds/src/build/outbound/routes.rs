@@ -247,6 +247,7 @@ impl<'h, 'v> Hosts<'h, 'v> {
         let mut out: Vec<VirtualHostPlan> =
             if self.port == 0 { merged(out) } else { out.into_iter().map(|(_, h)| h).collect() };
         out.sort_by(|a, b| a.name.cmp(&b.name));
+        out.shrink_to_fit();
         out
     }
 
