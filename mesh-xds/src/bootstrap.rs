@@ -333,4 +333,5 @@ fn listener(net: Net, port: u16, stat_prefix: &str, path: &str, cluster: &str) -
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests are told by the environment where an Envoy is")]
 mod tests;

@@ -27,10 +27,12 @@ pub mod re2;
 pub mod resource;
 pub mod scope;
 #[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, reason = "a shell: it asks the clock for metrics and deadlines")]
 pub mod server;
 mod shared;
 pub mod snapshot;
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests are told by the environment where an Envoy is")]
 mod testing;
 pub mod view;
 

@@ -463,4 +463,5 @@ fn quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests are told by the environment where the corpus is")]
 mod tests;

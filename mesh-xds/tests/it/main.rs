@@ -1,6 +1,6 @@
 //! The crate as its users meet it: over sockets, with clients that are not ours.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 #[cfg(feature = "server")]
 mod envoy;
