@@ -16,6 +16,7 @@ pub mod outbound;
 pub(crate) mod problems;
 pub mod route;
 pub mod secrets;
+mod tls;
 mod virtual_host;
 
 use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress, address, socket_address};

@@ -15,9 +15,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::P
 use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher, TlsParameters,
-    UpstreamTlsContext,
-    common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
-    subject_alt_name_matcher::SanType,
+    UpstreamTlsContext, common_tls_context::ValidationContextType, subject_alt_name_matcher::SanType,
     tls_parameters::TlsProtocol,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
@@ -26,13 +24,14 @@ use mesh_api::types::Duration;
 
 use super::{Discovery, Draft, Outbound, Traits, metadata, wire};
 use crate::build::pack;
+use crate::build::tls::combined;
 use crate::model::Registry;
 use crate::model::destination_rule::{ClientTls, ProxyProtocol, TlsMode};
 use crate::model::peer_authentication::MtlsMode;
 use crate::proxy::ProxyType;
 
 /// The name of the TLS transport socket.
-pub(super) const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
+pub(crate) const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 /// The name of the match for endpoints that terminate mesh mTLS.
 pub(super) const MESH_MTLS_MATCH: &str = "tlsMode-istio";
 
@@ -161,14 +160,6 @@ pub(crate) fn subject_names(names: &[Name]) -> Vec<SubjectAltNameMatcher> {
         ..SubjectAltNameMatcher::default()
     };
     names.iter().map(matcher).collect()
-}
-
-fn combined(validation: CertificateValidationContext, authorities: SdsSecretConfig) -> ValidationContextType {
-    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-        default_validation_context: Some(validation),
-        validation_context_sds_secret_config: Some(authorities),
-        ..CombinedCertificateValidationContext::default()
-    })
 }
 
 impl Outbound<'_> {

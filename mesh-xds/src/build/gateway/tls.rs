@@ -1,19 +1,17 @@
 //! TLS that ends at a gateway: certificates over SDS, from Secrets, from files, or the mesh's own.
 
-use envoy_types::pb::envoy::config::core::v3::{DataSource, TransportSocket, data_source};
+use envoy_types::pb::envoy::config::core::v3::TransportSocket;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsParameters,
-    certificate_validation_context::TrustChainVerification,
-    common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+    CommonTlsContext, SdsSecretConfig, TlsParameters, common_tls_context::ValidationContextType,
     tls_parameters::TlsProtocol,
 };
 use mesh_api::Name;
 use mesh_api::networking::ServerTlsMode;
 
-use crate::build::bool_value;
 use crate::build::cluster::Traits;
-use crate::build::cluster::tls::{credential_secret, subject_names};
-use crate::build::cluster::{FileSource, credential_name, file_secret, mesh_secret, transport_socket};
+use crate::build::cluster::tls::credential_secret;
+use crate::build::cluster::{FileSource, credential_name, file_secret, mesh_secret};
+use crate::build::tls::{Checks, alpn, downstream as socket, own_or_mesh};
 use crate::model::Settings;
 use crate::model::gateway::{Authorities, Certificate, Server, ServerTls};
 
@@ -21,19 +19,11 @@ use crate::model::gateway::{Authorities, Certificate, Server, ServerTls};
 pub(super) fn downstream(server: &Server, settings: &Settings) -> Option<TransportSocket> {
     let tls = server.tls.as_ref()?;
     let requires = matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::IstioMutual);
-    let context = DownstreamTlsContext {
-        common_tls_context: Some(common(tls, settings)),
-        require_client_certificate: bool_value(requires),
-        ..DownstreamTlsContext::default()
-    };
-    Some(transport_socket("envoy.transport_sockets.tls", &context))
+    Some(socket(common(tls, settings), requires))
 }
 
 fn common(tls: &ServerTls, settings: &Settings) -> CommonTlsContext {
-    let mut out = CommonTlsContext {
-        alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
-        ..CommonTlsContext::default()
-    };
+    let mut out = CommonTlsContext { alpn_protocols: alpn(), ..CommonTlsContext::default() };
     if tls.mode == ServerTlsMode::IstioMutual {
         out.tls_certificate_sds_secret_configs = vec![mesh_secret("default")];
         out.validation_context_type = Some(validation(tls, mesh_secret("ROOTCA")));
@@ -63,35 +53,19 @@ fn authorities(from: &Authorities) -> SdsSecretConfig {
 
 fn validation(tls: &ServerTls, authorities: SdsSecretConfig) -> ValidationContextType {
     let texts = |names: &[Name]| names.iter().map(Name::to_string).collect();
-    let trust = if tls.accept_untrusted {
-        TrustChainVerification::AcceptUntrusted
-    } else {
-        TrustChainVerification::VerifyTrustChain
+    let checks = Checks {
+        subject_alt_names: &tls.subject_alt_names,
+        spki: texts(&tls.verify_spki),
+        hashes: texts(&tls.verify_hash),
+        revoked: &tls.revoked,
+        accept_untrusted: tls.accept_untrusted,
     };
-    let revoked = (!tls.revoked.is_empty()).then(|| DataSource {
-        specifier: Some(data_source::Specifier::Filename(tls.revoked.to_string())),
-        ..DataSource::default()
-    });
-    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-        default_validation_context: Some(CertificateValidationContext {
-            match_typed_subject_alt_names: subject_names(&tls.subject_alt_names),
-            verify_certificate_spki: texts(&tls.verify_spki),
-            verify_certificate_hash: texts(&tls.verify_hash),
-            trust_chain_verification: trust.into(),
-            crl: revoked,
-            ..CertificateValidationContext::default()
-        }),
-        validation_context_sds_secret_config: Some(authorities),
-        ..CombinedCertificateValidationContext::default()
-    })
+    checks.with(authorities)
 }
 
-/// Versions, suites and curves: the server's, else the mesh's for TLS outside the mesh, else Envoy's.
+/// Versions, suites and curves; `None` where all are Envoy's own.
 fn parameters(tls: &ServerTls, settings: &Settings) -> Option<TlsParameters> {
     let defaults = settings.mesh.tls_defaults.as_ref();
-    let or = |own: &[Name], mesh: Option<&Vec<String>>| -> Vec<String> {
-        if own.is_empty() { mesh.cloned().unwrap_or_default() } else { own.iter().map(Name::to_string).collect() }
-    };
     let version = |version: u8| match version {
         10 => TlsProtocol::TlSv10,
         11 => TlsProtocol::TlSv11,
@@ -102,8 +76,8 @@ fn parameters(tls: &ServerTls, settings: &Settings) -> Option<TlsParameters> {
     let out = TlsParameters {
         tls_minimum_protocol_version: version(tls.min_version).into(),
         tls_maximum_protocol_version: version(tls.max_version).into(),
-        cipher_suites: or(&tls.cipher_suites, defaults.map(|d| &d.cipher_suites)),
-        ecdh_curves: or(&tls.ecdh_curves, defaults.map(|d| &d.ecdh_curves)),
+        cipher_suites: own_or_mesh(&tls.cipher_suites, defaults.map(|d| &d.cipher_suites)),
+        ecdh_curves: own_or_mesh(&tls.ecdh_curves, defaults.map(|d| &d.ecdh_curves)),
         ..TlsParameters::default()
     };
     (out != TlsParameters::default()).then_some(out)

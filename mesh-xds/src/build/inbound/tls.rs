@@ -1,22 +1,18 @@
 //! TLS that ends at a sidecar: the mesh's, and that of a user's Sidecar.
 
-use envoy_types::pb::envoy::config::core::v3::{DataSource, TransportSocket, data_source::Specifier};
+use envoy_types::pb::envoy::config::core::v3::TransportSocket;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
-    TlsParameters,
-    certificate_validation_context::TrustChainVerification,
-    common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
-    subject_alt_name_matcher::SanType,
-    tls_parameters::TlsProtocol as Version,
+    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher, TlsParameters,
+    subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol as Version,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use mesh_api::Name;
 use mesh_api::mesh::TlsProtocol as MeshTlsProtocol;
 use mesh_api::networking::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
 
-use crate::build::bool_value;
-use crate::build::cluster::tls::{credential_secret, subject_names};
-use crate::build::cluster::{FileSource, Traits, file_secret, mesh_secret, transport_socket};
+use crate::build::cluster::tls::credential_secret;
+use crate::build::cluster::{FileSource, Traits, file_secret, mesh_secret};
+use crate::build::tls::{Checks, alpn, combined, downstream, own_or_mesh};
 use crate::class::Server;
 use crate::model::Settings;
 
@@ -29,11 +25,6 @@ const CIPHERS: &[&str] = &[
     "AES256-GCM-SHA384",
     "AES128-GCM-SHA256",
 ];
-
-/// The protocol inside; the mesh's own names only choose the chain, and offering them would keep HTTP/2 out.
-fn alpn() -> Vec<String> {
-    ["h2", "http/1.1"].map(str::to_owned).to_vec()
-}
 
 /// Mesh mTLS: both sides show certificates of a trust domain of ours.
 pub(super) fn mesh(settings: &Settings, server: &Server) -> TransportSocket {
@@ -72,7 +63,7 @@ pub(super) fn mesh(settings: &Settings, server: &Server) -> TransportSocket {
         validation_context_type: Some(combined(validation, authorities)),
         ..CommonTlsContext::default()
     };
-    socket(common, true)
+    downstream(common, true)
 }
 
 fn trust_domain(domain: &str) -> SubjectAltNameMatcher {
@@ -113,41 +104,28 @@ pub(super) fn user(tls: &ServerTlsSettings, settings: &Settings, server: &Server
         (None, _, file) => file_secret(FileSource::Root(file), false),
     };
     let names: Vec<Name> = tls.subject_alt_names.iter().map(|name| Name::from(name.as_str())).collect();
-    let revoked = Some(tls.ca_crl.clone())
-        .filter(|file| !file.is_empty())
-        .map(|file| DataSource { specifier: Some(Specifier::Filename(file)), ..DataSource::default() });
-    let trust = if tls.insecure_skip_verify == Some(true) {
-        TrustChainVerification::AcceptUntrusted
-    } else {
-        TrustChainVerification::VerifyTrustChain
-    };
-    let validation = CertificateValidationContext {
-        match_typed_subject_alt_names: subject_names(&names),
-        verify_certificate_spki: tls.verify_certificate_spki.clone(),
-        verify_certificate_hash: tls.verify_certificate_hash.clone(),
-        crl: revoked,
-        trust_chain_verification: trust as i32,
-        ..CertificateValidationContext::default()
+    let checks = Checks {
+        subject_alt_names: &names,
+        spki: tls.verify_certificate_spki.clone(),
+        hashes: tls.verify_certificate_hash.clone(),
+        revoked: &tls.ca_crl,
+        accept_untrusted: tls.insecure_skip_verify == Some(true),
     };
     let defaults = settings.mesh.tls_defaults.as_ref();
-    let or = |own: &[String], of_mesh: Option<&Vec<String>>| match own {
-        [] => of_mesh.cloned().unwrap_or_default(),
-        own => own.to_vec(),
-    };
     let common = CommonTlsContext {
         alpn_protocols: alpn(),
         tls_params: Some(TlsParameters {
             tls_minimum_protocol_version: version(tls.min_protocol_version) as i32,
             tls_maximum_protocol_version: version(tls.max_protocol_version) as i32,
-            cipher_suites: or(&tls.cipher_suites, defaults.map(|d| &d.cipher_suites)),
-            ecdh_curves: or(&tls.ecdh_curves, defaults.map(|d| &d.ecdh_curves)),
+            cipher_suites: own_or_mesh(&tls.cipher_suites, defaults.map(|d| &d.cipher_suites)),
+            ecdh_curves: own_or_mesh(&tls.ecdh_curves, defaults.map(|d| &d.ecdh_curves)),
             ..TlsParameters::default()
         }),
         tls_certificate_sds_secret_configs: certificates,
-        validation_context_type: verifies.then(|| combined(validation, authorities)),
+        validation_context_type: verifies.then(|| checks.with(authorities)),
         ..CommonTlsContext::default()
     };
-    socket(common, required)
+    downstream(common, required)
 }
 
 fn version(version: TlsProtocol) -> Version {
@@ -158,21 +136,4 @@ fn version(version: TlsProtocol) -> Version {
         TlsProtocol::TlsV1_2 => Version::TlSv12,
         TlsProtocol::TlsV1_3 => Version::TlSv13,
     }
-}
-
-fn combined(validation: CertificateValidationContext, authorities: SdsSecretConfig) -> ValidationContextType {
-    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-        default_validation_context: Some(validation),
-        validation_context_sds_secret_config: Some(authorities),
-        ..CombinedCertificateValidationContext::default()
-    })
-}
-
-fn socket(common: CommonTlsContext, client_certificate: bool) -> TransportSocket {
-    let context = DownstreamTlsContext {
-        common_tls_context: Some(common),
-        require_client_certificate: bool_value(client_certificate),
-        ..DownstreamTlsContext::default()
-    };
-    transport_socket("envoy.transport_sockets.tls", &context)
 }
