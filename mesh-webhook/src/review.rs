@@ -104,11 +104,11 @@ impl Review {
     ///
     /// # Errors
     /// The answer to give instead: the text is no AdmissionReview, or there is no request in it.
-    pub fn read(body: &[u8]) -> Result<Self, Self> {
+    pub fn read(body: &[u8]) -> Result<Self, Box<Self>> {
         let malformed = |why: String| {
             let message = format!("not an AdmissionReview: {why}");
-            Self { api_version: "admission.k8s.io/v1".to_owned(), ..Self::default() }
-                .answer(Response::deny(400, message))
+            let question = Self { api_version: "admission.k8s.io/v1".to_owned(), ..Self::default() };
+            Box::new(question.answer(Response::deny(400, message)))
         };
         let review: Self = serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
         if review.kind != "AdmissionReview" || !review.api_version.starts_with("admission.k8s.io/") {

@@ -63,7 +63,7 @@ impl Webhook {
                 let response = review.request.as_ref().map(|request| admit.admit(request, rest)).unwrap_or_default();
                 review.answer(response)
             }
-            Err(answer) => answer,
+            Err(answer) => *answer,
         })
     }
 

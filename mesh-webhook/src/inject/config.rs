@@ -102,13 +102,12 @@ impl Config {
     /// The configuration that the ConfigMap `istio-sidecar-injector` makes: its data `config` over its data `values`.
     pub fn from_config_map(data: &BTreeMap<String, String>, mesh: MeshConfig) -> (Self, Vec<Diagnostic>) {
         let mut told = Vec::new();
-        let mut read = |key: &str| match data.get(key).map(|text| parse_yaml(key, text)) {
-            Some(Ok(value)) => value,
-            Some(Err(problem)) => {
-                told.push(problem);
+        let mut read = |key: &str| {
+            let read = data.get(key).map_or(Ok(Value::Null), |text| parse_yaml(key, text));
+            read.unwrap_or_else(|why| {
+                told.push(unusable(key, &why));
                 Value::Null
-            }
-            None => Value::Null,
+            })
         };
         let (values, config) = (read("values"), read("config"));
         let (mut new, problems) = Self::new(values, mesh);
@@ -173,10 +172,11 @@ pub fn default_values() -> Value {
     parse_yaml("values", VALUES).unwrap_or_default()
 }
 
-/// Reads the one document of a YAML or JSON text; an empty text is null.
-pub(super) fn parse_yaml(what: &str, text: &str) -> Result<Value, Diagnostic> {
+/// Reads the one document of a YAML or JSON text; an empty text is null. Fails with what is wrong, and where.
+pub(super) fn parse_yaml(what: &str, text: &str) -> Result<Value, String> {
     match document::raw(&what.into(), text).into_iter().next() {
-        Some(document) => document.map(|document| document.node.to_json()),
+        Some(Ok(document)) => Ok(document.node.to_json()),
+        Some(Err(problem)) => Err(problem.to_string()),
         None => Ok(Value::Null),
     }
 }

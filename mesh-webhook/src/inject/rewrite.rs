@@ -137,7 +137,7 @@ fn chosen<'a>(config: &'a Config, pod: &'a Pod) -> Vec<&'a str> {
 fn status(injected: &Pod, revision: &str) -> String {
     let names = |containers: &[Container]| match containers {
         [] => Value::Null,
-        containers => containers.iter().map(|container| name(container)).collect(),
+        containers => containers.iter().map(name).collect(),
     };
     let listed = |key: &str| match injected.spec.get(key).and_then(Value::as_array) {
         Some(items) if !items.is_empty() => items.iter().map(entry_name).collect(),

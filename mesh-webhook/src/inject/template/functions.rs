@@ -97,7 +97,7 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("toJson", |a| text(to_json(a.get(0)).to_string())),
     ("toPrettyJson", |a| text(format!("{:#}", to_json(a.get(0))))),
     ("fromJson", from_json_text),
-    ("fromYaml", |a| parse_yaml("fromYaml", &a.text(0)).map(|value| from_json(&value)).map_err(|e| e.to_string())),
+    ("fromYaml", |a| parse_yaml("fromYaml", &a.text(0)).map(|value| from_json(&value))),
     // Numbers.
     ("int", |a| a.int(0).map(Value::Int)),
     ("int64", |a| a.int(0).map(Value::Int)),
