@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use mesh_api::{Diagnostic, Kind};
@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::identity::{Acceptor, Identity};
 use crate::source::Source;
 use crate::store::{self, Debounce, Problems, Published, Store};
 
@@ -42,8 +43,10 @@ pub struct ControlPlane {
     server: Server<Mesh>,
     stop: CancellationToken,
     xds: Option<TcpListener>,
+    secure: Option<(TcpListener, Arc<Acceptor>)>,
     http: Vec<TcpListener>,
     addresses: Addresses,
+    ca_metrics: mesh_ca::server::Metrics,
 }
 
 /// What a control plane is to consist of.
@@ -53,7 +56,9 @@ pub struct ControlPlaneBuilder {
     debounce: Debounce,
     server: server::Options,
     sources: Vec<Box<dyn Source>>,
+    identity: Option<Identity>,
     xds: Option<SocketAddr>,
+    secure: Option<SocketAddr>,
     http: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
 }
@@ -62,8 +67,11 @@ pub struct ControlPlaneBuilder {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Addresses {
-    /// xDS in plaintext, istiod's 15010.
+    /// xDS and certificates in plaintext, istiod's 15010.
     pub grpc: Option<SocketAddr>,
+    /// xDS and certificates over TLS, istiod's 15012.
+    #[serde(rename = "secureGrpc")]
+    pub secure_grpc: Option<SocketAddr>,
     /// `/ready` and `/debug/…`, istiod's 8080.
     pub http: Option<SocketAddr>,
     /// `/metrics`, istiod's 15014.
@@ -79,7 +87,9 @@ impl ControlPlane {
             debounce: Debounce::default(),
             server: server::Options::default(),
             sources: Vec::new(),
+            identity: None,
             xds: None,
+            secure: None,
             http: None,
             metrics: None,
         }
@@ -93,6 +103,11 @@ impl ControlPlane {
     /// Becomes true when streams are answered.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.store.synced()
+    }
+
+    /// What is counted of certificates.
+    pub fn certificate_metrics(&self) -> mesh_ca::server::Metrics {
+        self.ca_metrics.clone()
     }
 
     /// All that is wrong with the configuration.
@@ -110,20 +125,30 @@ impl ControlPlane {
     /// # Errors
     /// When a listener fails for good.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { store, server, stop, xds, http, .. } = self;
+        let Self { store, server, stop, xds, secure, http, .. } = self;
         let mut ready = store.synced();
         // The pages stay until the streams have ended: `/ready` says no meanwhile.
         let drained = CancellationToken::new();
         let xds = async {
-            if let Some(listener) = xds {
-                let is_ready = async { ready.wait_for(|ready| *ready).await.is_ok() };
-                let serve = tokio::select! {
-                    serve = is_ready => serve,
-                    () = stop.cancelled() => false,
+            let is_ready = async { ready.wait_for(|ready| *ready).await.is_ok() };
+            let serve = tokio::select! {
+                serve = is_ready => serve,
+                () = stop.cancelled() => false,
+            };
+            if serve {
+                let plaintext = async {
+                    match xds {
+                        Some(listener) => server.serve(listener, stop.cancelled()).await,
+                        None => Ok(()),
+                    }
                 };
-                if serve {
-                    server.serve(listener, stop.cancelled()).await?;
-                }
+                let encrypted = async {
+                    match secure {
+                        Some((listener, tls)) => server.serve_incoming(tls.incoming(listener), stop.cancelled()).await,
+                        None => Ok(()),
+                    }
+                };
+                tokio::try_join!(plaintext, encrypted)?;
             }
             stop.cancelled().await;
             drained.cancel();
@@ -183,6 +208,20 @@ impl ControlPlaneBuilder {
         self
     }
 
+    /// Certifies workloads, beside xDS. Without it there is no certificate service and no secure port.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Serves xDS and certificates over TLS to those who prove who they are. Needs an [`identity`](Self::identity).
+    #[must_use]
+    pub fn serve_secure(mut self, address: SocketAddr) -> Self {
+        self.secure = Some(address);
+        self
+    }
+
     /// Serves xDS in plaintext. Port 0 is any free one.
     #[must_use]
     pub fn serve_xds(mut self, address: SocketAddr) -> Self {
@@ -217,20 +256,33 @@ impl ControlPlaneBuilder {
             store.boxed_source(source);
         }
         let xds = bind(self.xds).await?;
+        let secure = bind(self.secure.filter(|_| self.identity.is_some())).await?;
         let http = bind(self.http).await?;
         let metrics = bind(self.metrics).await?;
         let at = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
-        let addresses = Addresses { grpc: at(&xds)?, http: at(&http)?, monitoring: at(&metrics)? };
+        let addresses =
+            Addresses { grpc: at(&xds)?, secure_grpc: at(&secure)?, http: at(&http)?, monitoring: at(&metrics)? };
         let stop = CancellationToken::new();
         let mesh = Mesh {
             states: store.snapshots(),
             synced: store.synced(),
             builder: Builder::default(),
             told: Mutex::default(),
+            identity: self.identity.clone(),
             stop: stop.clone(),
         };
-        let server = Server::builder(mesh).options(self.server).build();
-        Ok(ControlPlane { store, server, stop, xds, http: http.into_iter().chain(metrics).collect(), addresses })
+        let ca_metrics = mesh_ca::server::Metrics::default();
+        let mut server = Server::builder(mesh).options(self.server);
+        if let Some(identity) = &self.identity {
+            server = server.add_service(identity.service(ca_metrics.clone()));
+        }
+        let server = server.build();
+        server.metrics().register(|registry| ca_metrics.register(registry));
+        let secure = secure
+            .zip(self.identity)
+            .map(|(listener, identity)| (listener, Arc::new(Acceptor::new(identity.authority, identity.hosts))));
+        let http = http.into_iter().chain(metrics).collect();
+        Ok(ControlPlane { store, server, stop, xds, secure, http, addresses, ca_metrics })
     }
 
     /// [`bind`](Self::bind) and [`run_until`](ControlPlane::run_until) in one.
@@ -259,6 +311,7 @@ struct Mesh {
     builder: Builder,
     /// What was told of what cannot be done for proxies, by class.
     told: Mutex<HashMap<Arc<Class>, Vec<Diagnostic>>>,
+    identity: Option<Identity>,
     stop: CancellationToken,
 }
 
@@ -285,8 +338,12 @@ impl Backend for Mesh {
         self.states.clone()
     }
 
-    fn connect(&self, node: &Node, _: &Caller<'_>) -> Result<Arc<Proxy>, tonic::Status> {
-        Proxy::from_node(node).map(Arc::new).map_err(|error| tonic::Status::invalid_argument(error.to_string()))
+    fn connect(&self, node: &Node, caller: &Caller<'_>) -> Result<Arc<Proxy>, tonic::Status> {
+        let proxy = Proxy::from_node(node).map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
+        if let Some(identity) = self.identity.as_ref().filter(|_| caller.peer.encrypted) {
+            identity.admit(&proxy, caller, SystemTime::now())?;
+        }
+        Ok(Arc::new(proxy))
     }
 
     fn resources(&self, state: &Published, proxy: &Arc<Proxy>, kind: TypeUrl) -> ResourceSet {

@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod control_plane;
+pub mod identity;
 pub mod meshctl;
 pub mod meshd;
 pub mod source;
@@ -18,5 +19,6 @@ pub mod store;
 pub use mesh_api::yaml;
 
 pub use control_plane::ControlPlane;
+pub use identity::Identity;
 pub use source::Source;
 pub use store::Store;

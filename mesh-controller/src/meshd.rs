@@ -1,5 +1,7 @@
 //! `meshd`: the control plane as a process. Flags become a [`ControlPlane`]; signals end it. Nothing else is decided here.
 
+mod identity;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -32,16 +34,21 @@ struct Meshd {
     config_dir: Vec<PathBuf>,
     #[command(flatten)]
     mesh: MeshFlags,
-    /// Where xDS is served in plaintext; port 0 is any free one
+    /// Where xDS and certificates are served in plaintext; port 0 is any free one
     #[arg(long, alias = "grpcAddr", default_value = ":15010", value_parser = address, value_name = "[HOST]:PORT")]
     grpc_addr: SocketAddr,
+    /// Where xDS and certificates are served over TLS; otherwise port 15012 of that host, or any free port if that is any
+    #[arg(long, alias = "secureGRPCAddr", value_parser = address, value_name = "[HOST]:PORT")]
+    secure_grpc_addr: Option<SocketAddr>,
+    #[command(flatten)]
+    identity: identity::IdentityFlags,
     /// Where /ready and /debug are served
     #[arg(long, alias = "httpAddr", default_value = ":8080", value_parser = address, value_name = "[HOST]:PORT")]
     http_addr: SocketAddr,
     /// Where /metrics is served
     #[arg(long, alias = "monitoringAddr", default_value = ":15014", value_parser = address, value_name = "[HOST]:PORT")]
     monitoring_addr: SocketAddr,
-    /// Write one line of JSON with the bound addresses to standard output once ready: {"grpc", "http", "monitoring"}
+    /// Write one line of JSON with the bound addresses to standard output once ready: {"grpc", "secureGrpc", "http", "monitoring"}
     #[arg(long)]
     print_addrs: bool,
     /// Changes that follow one another within this time are published together
@@ -83,6 +90,8 @@ impl Meshd {
         let (settings, told) = self.mesh.settings()?;
         tell(&told);
         let (new_settings, follow_settings) = watch::channel(Arc::new(settings.clone()));
+        let (identity, ca_folder) = self.identity.identity(&settings, &settings.root_namespace)?;
+        let authority = identity.authority.clone();
         let mut options = server::Options::default();
         options.drain_timeout = self.drain_timeout;
         options.remote_debug = self.remote_debug;
@@ -92,7 +101,9 @@ impl Meshd {
             .debounce(self.debounce())
             .server_options(options)
             .source(Files::new(self.config_dir.clone()))
+            .identity(identity)
             .serve_xds(self.grpc_addr)
+            .serve_secure(self.secure_addr())
             .serve_http(self.http_addr)
             .serve_metrics(self.monitoring_addr);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -118,15 +129,28 @@ impl Meshd {
                     _ = interrupt.recv() => {}
                 }
             };
+            let metrics = control_plane.certificate_metrics();
+            let follow_authority = async {
+                match ca_folder {
+                    Some(folder) => folder.follow(&authority, &metrics).await,
+                    None => std::future::pending().await,
+                }
+            };
             let run = async {
                 tokio::select! {
                     ended = control_plane.run_until(shutdown) => ended,
+                    never = follow_authority => match never {},
                     never = follow_files(self.mesh.clone(), told, new_settings) => match never {},
                 }
             };
             let (announced, ended) = tokio::join!(announce, run);
             announced.and(ended.map_err(Into::into))
         })
+    }
+
+    fn secure_addr(&self) -> SocketAddr {
+        let port = if self.grpc_addr.port() == 0 { 0 } else { 15012 };
+        self.secure_grpc_addr.unwrap_or_else(|| SocketAddr::new(self.grpc_addr.ip(), port))
     }
 
     /// `--env` sets what istiod reads from its environment, so it may set these two as well.

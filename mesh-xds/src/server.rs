@@ -134,12 +134,19 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// Who it proved to be on the transport, such as SPIFFE ids of its certificate.
     pub identities: Arc<[String]>,
+    /// It came over TLS: who it is must be proved.
+    pub encrypted: bool,
 }
 
 impl Peer {
     /// A peer at an address, with what its certificate proved.
     pub fn new(address: Option<SocketAddr>, identities: impl Into<Arc<[String]>>) -> Self {
-        Self { address, identities: identities.into() }
+        Self { address, identities: identities.into(), encrypted: false }
+    }
+
+    /// A peer that came over TLS, with what its certificate proved, if it showed one.
+    pub fn over_tls(address: SocketAddr, identities: impl Into<Arc<[String]>>) -> Self {
+        Self { encrypted: true, ..Self::new(Some(address), identities) }
     }
 }
 
@@ -151,6 +158,13 @@ pub struct Caller<'a> {
     pub peer: &'a Peer,
     /// The metadata of the stream, such as `authorization`.
     pub headers: &'a HeaderMap,
+}
+
+impl<'a> Caller<'a> {
+    /// Who opens a stream over a connection with this other end, with this metadata.
+    pub fn new(peer: &'a Peer, headers: &'a HeaderMap) -> Self {
+        Self { peer, headers }
+    }
 }
 
 /// How a server behaves.

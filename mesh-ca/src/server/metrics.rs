@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 
@@ -36,6 +35,49 @@ impl EncodeMetric for Total {
     }
 }
 
+/// A moment, in Unix seconds.
+#[derive(Clone, Default, Debug)]
+struct Moment(Arc<AtomicI64>);
+
+/// How long it is until then, in seconds; below zero when it has passed.
+#[derive(Clone, Debug)]
+struct Until(Moment);
+
+impl Moment {
+    fn set(&self, time: SystemTime) {
+        self.0.store(seconds(time), Ordering::Relaxed);
+    }
+    fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl TypedMetric for Moment {
+    const TYPE: MetricType = MetricType::Gauge;
+}
+
+impl EncodeMetric for Moment {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.encode_gauge(&self.get())
+    }
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+impl EncodeMetric for Until {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.encode_gauge(&(self.0.get() - seconds(SystemTime::now())))
+    }
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
 /// The metrics of an authority. Cloning shares them.
 #[derive(Clone, Default, Debug)]
 pub struct Metrics {
@@ -44,8 +86,8 @@ pub struct Metrics {
     unreadable: Total,
     not_signed: Family<[(&'static str, &'static str); 1], Total>,
     issued: Total,
-    root_expiry: Gauge,
-    chain_expiry: Gauge,
+    root_expiry: Moment,
+    chain_expiry: Moment,
 }
 
 impl Metrics {
@@ -68,25 +110,21 @@ impl Metrics {
             "Requests not signed, by error",
             self.not_signed.clone(),
         );
-        for (name, help, gauge) in [
-            ("citadel_server_root_cert_expiry_timestamp", "When the root expires, in Unix seconds", &self.root_expiry),
-            (
-                "citadel_server_cert_chain_expiry_timestamp",
-                "When the signing certificate or its chain expires, in Unix seconds",
-                &self.chain_expiry,
-            ),
+        for (name, help, moment) in [
+            ("citadel_server_root_cert_expiry", "the root expires", &self.root_expiry),
+            ("citadel_server_cert_chain_expiry", "the signing certificate or its chain expires", &self.chain_expiry),
         ] {
-            registry.register(name, help, gauge.clone());
+            registry.register(format!("{name}_timestamp"), format!("When {help}, in Unix seconds"), moment.clone());
+            registry.register(format!("{name}_seconds"), format!("Seconds until {help}"), Until(moment.clone()));
         }
     }
 
     /// Tells when an authority ends. To be called for each new one.
     pub fn authority(&self, authority: &Authority) {
-        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         if let Some(root) = authority.roots().first() {
-            self.root_expiry.set(seconds(root.not_after()));
+            self.root_expiry.set(root.not_after());
         }
-        self.chain_expiry.set(seconds(authority.not_after()));
+        self.chain_expiry.set(authority.not_after());
     }
 
     pub(super) fn received(&self) {

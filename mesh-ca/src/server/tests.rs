@@ -49,12 +49,12 @@ impl Bench {
         Ok(Certificate::all_from_pem(response.cert_chain[0].as_bytes()).unwrap().remove(0))
     }
 
-    fn metric(&self, line: &str) -> bool {
+    fn metrics(&self) -> String {
         let mut registry = Registry::default();
         self.metrics.register(&mut registry);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        text.lines().any(|l| l == line)
+        text
     }
 }
 
@@ -97,11 +97,15 @@ async fn the_caller_gets_its_own_name_and_everything_else_is_refused_and_counted
         "citadel_server_csr_sign_err_count{error=\"TTL_ERROR\"} 1",
         "citadel_server_csr_sign_err_count{error=\"CSR_ERROR\"} 3",
     ] {
-        assert!(bench.metric(line), "{line}");
+        assert!(bench.metrics().lines().any(|l| l == line), "{line}: {}", bench.metrics());
     }
     bench.metrics.authority(&bench.authority.get());
     let ends = bench.authority.get().not_after().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    assert!(bench.metric(&format!("citadel_server_root_cert_expiry_timestamp {ends}")));
+    assert!(bench.metrics().contains(&format!("citadel_server_root_cert_expiry_timestamp {ends}\n")));
+    let left =
+        bench.metrics().lines().find_map(|l| l.strip_prefix("citadel_server_cert_chain_expiry_seconds ")?.parse().ok());
+    let want = ends as i64 - SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    assert!((want - 60..=want).contains(&left.unwrap()), "{left:?}, not {want}");
 }
 
 /// One node with ztunnel and sleep on it.

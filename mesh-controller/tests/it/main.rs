@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
 mod broken;
+mod certificates;
 mod commands;
 mod corpus;
 mod crds;

@@ -1,0 +1,104 @@
+//! The flags of the authority, and of those who are believed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use mesh_ca::authenticate::{Jwks, Xfcc};
+use mesh_ca::{Authority, Current, KeyKind};
+use mesh_xds::model::Settings;
+
+use super::duration;
+use crate::identity::{CaFolder, CaOptions, Identity};
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct IdentityFlags {
+    /// Folder of the authority, as the Secret cacerts has it (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, or
+    /// tls.crt, tls.key, ca.crt), followed; if empty, a root is made there. Without it, a root lives as long as the process
+    #[arg(long, env = "ROOT_CA_DIR", value_name = "DIR")]
+    ca_dir: Option<PathBuf>,
+    /// Believe the tokens of service accounts that a key of this JSON Web Key Set signed, for the audience istio-ca
+    #[arg(long, value_name = "FILE", requires = "jwt_issuer")]
+    jwks: Option<PathBuf>,
+    /// The issuer of these tokens
+    #[arg(long, value_name = "URL", requires = "jwks")]
+    jwt_issuer: Option<String>,
+    /// Trust domain of the identities; otherwise as MeshConfig says
+    #[arg(long, env = "TRUST_DOMAIN")]
+    trust_domain: Option<String>,
+}
+
+impl IdentityFlags {
+    /// What the flags say, and the folder to follow. `namespace` is the control plane's own.
+    pub(super) fn identity(
+        &self,
+        settings: &Settings,
+        namespace: &str,
+    ) -> anyhow::Result<(Identity, Option<CaFolder>)> {
+        let now = SystemTime::now();
+        let feature = |name: &str| settings.features.get(name).map(str::to_owned).or_else(|| std::env::var(name).ok());
+        let of_mesh = settings.mesh.trust_domain.as_str();
+        let trust_domain = self.trust_domain.as_deref().unwrap_or(of_mesh);
+        let trust_domain = if trust_domain.is_empty() { "cluster.local" } else { trust_domain };
+        let options = ca_options(trust_domain, &feature)?;
+        let (authority, folder) = match &self.ca_dir {
+            Some(path) => {
+                let (folder, authority) = CaFolder::open(path.clone(), options, now)?;
+                (authority, Some(folder))
+            }
+            None => {
+                tracing::warn!(
+                    "the root of the mesh ends with this process; name a folder to keep it in with --ca-dir"
+                );
+                (Authority::self_signed(&options.root, options.lifetimes, now)?, None)
+            }
+        };
+        let gateways = feature("TRUSTED_GATEWAY_CIDR").filter(|networks| !networks.is_empty());
+        let gateways = gateways.map(|networks| Xfcc::new(networks.split(','))).transpose();
+        let mut hosts = Identity::hosts_in(namespace);
+        hosts.extend(feature("ISTIOD_CUSTOM_HOST").iter().flat_map(|hosts| hosts.split(',')).map(str::to_owned));
+        hosts.retain(|host| !host.is_empty());
+        let identity = Identity {
+            authority: Arc::new(Current::new(authority)),
+            tokens: self.tokens(trust_domain)?.map(Arc::new),
+            gateways: gateways.map_err(|error| anyhow!("TRUSTED_GATEWAY_CIDR: {error}"))?,
+            hosts,
+        };
+        Ok((identity, folder))
+    }
+
+    fn tokens(&self, trust_domain: &str) -> anyhow::Result<Option<Jwks>> {
+        let (Some(file), Some(issuer)) = (&self.jwks, &self.jwt_issuer) else { return Ok(None) };
+        let named = || format!("--jwks {}", file.display());
+        let text = std::fs::read_to_string(file).with_context(named)?;
+        Jwks::new(&text, issuer, trust_domain).with_context(named).map(Some)
+    }
+}
+
+/// Citadel's environment.
+fn ca_options(trust_domain: &str, feature: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<CaOptions> {
+    let time =
+        |name: &str| feature(name).map(|text| duration(&text).map_err(|why| anyhow!("{name}: {why}"))).transpose();
+    let mut options = CaOptions::default();
+    options.root.organization = trust_domain.to_owned();
+    options.root.key = match feature("CITADEL_SELF_SIGNED_CA_RSA_KEY_SIZE").as_deref() {
+        // Quicker than RSA for whoever signs, and smaller for whoever verifies.
+        None => KeyKind::EcdsaP256,
+        Some("2048") => KeyKind::Rsa2048,
+        Some("4096") => KeyKind::Rsa4096,
+        Some(other) => return Err(anyhow!("CITADEL_SELF_SIGNED_CA_RSA_KEY_SIZE: {other:?} is neither 2048 nor 4096")),
+    };
+    let (root, lifetimes) = (&mut options.root, &mut options.lifetimes);
+    for (name, field) in [
+        ("CITADEL_SELF_SIGNED_CA_CERT_TTL", &mut root.ttl),
+        ("DEFAULT_WORKLOAD_CERT_TTL", &mut lifetimes.default),
+        ("MAX_WORKLOAD_CERT_TTL", &mut lifetimes.max),
+    ] {
+        if let Some(given) = time(name)? {
+            *field = given;
+        }
+    }
+    Ok(options)
+}

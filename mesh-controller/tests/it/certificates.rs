@@ -1,0 +1,191 @@
+//! meshd as an authority: certificates by token in plaintext, then the secure port with that certificate.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use hyper_util::rt::TokioIo;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use mesh_ca::server::proto::{IstioCertificateRequest, IstioCertificateServiceClient};
+use mesh_ca::{Certificate, Csr, KeyKind, PrivateKey};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{PrivateKeyDer, ServerName};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+struct Meshd {
+    child: Child,
+    addresses: Value,
+}
+
+impl Drop for Meshd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Meshd {
+    fn start(folder: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_meshd"))
+            .args(["--config-dir", "manifests", "--print-addrs", "--ca-dir", "ca", "--trust-domain", "td"])
+            .args(["--jwks", "jwks.json", "--jwt-issuer", "https://issuer"])
+            .args(["--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--monitoring-addr=127.0.0.1:0"])
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, addresses: serde_json::from_str(&line).unwrap() }
+    }
+
+    fn address(&self, key: &str) -> String {
+        self.addresses[key].as_str().unwrap().to_owned()
+    }
+
+    async fn plaintext(&self) -> Channel {
+        Endpoint::new(format!("http://{}", self.address("grpc"))).unwrap().connect().await.unwrap()
+    }
+
+    /// A channel to the secure port, which must prove to be istiod of that root.
+    async fn secure(
+        &self,
+        root: &Certificate,
+        own: Option<(&str, &PrivateKey)>,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(root.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(roots);
+        let mut config = match own {
+            None => builder.with_no_client_auth(),
+            Some((pem, key)) => {
+                let chain = Certificate::all_from_pem(pem.as_bytes()).unwrap();
+                let chain = chain.iter().map(|certificate| certificate.der().clone()).collect();
+                let key = PrivateKeyDer::from_pem_slice(key.to_pem().unwrap().as_bytes()).unwrap();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let address = self.address("secureGrpc");
+        let connect = move |_| {
+            let (tls, address) = (tls.clone(), address.clone());
+            async move {
+                let name = ServerName::try_from("istiod.istio-system.svc").unwrap();
+                let io = tls.connect(name, TcpStream::connect(address).await?).await?;
+                std::io::Result::Ok(TokioIo::new(io))
+            }
+        };
+        Endpoint::from_static("http://istiod").connect_with_connector(tower::service_fn(connect)).await
+    }
+}
+
+fn token(key: &EncodingKey, namespace: &str, account: &str, audience: &str) -> String {
+    let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 600;
+    let sub = format!("system:serviceaccount:{namespace}:{account}");
+    let claims = json!({"iss": "https://issuer", "aud": [audience], "exp": exp, "sub": sub});
+    jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, key).unwrap()
+}
+
+async fn certified(channel: Channel, csr: &str, token: Option<&str>) -> Result<Vec<String>, Status> {
+    let message = IstioCertificateRequest { csr: csr.to_owned(), validity_duration: 3600, metadata: None };
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    let response = IstioCertificateServiceClient::new(channel).create_certificate(request).await?;
+    Ok(response.into_inner().cert_chain)
+}
+
+/// The status with which the first response of a stream comes.
+async fn streamed(channel: Channel, namespace: &str, token: Option<&str>) -> Result<(), Status> {
+    let node =
+        Node { id: format!("sidecar~10.0.0.1~sleep.{namespace}~{namespace}.svc.cluster.local"), ..Node::default() };
+    let type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
+    let first = DiscoveryRequest { node: Some(node), type_url, ..DiscoveryRequest::default() };
+    let (sender, requests) = tokio::sync::mpsc::channel(1);
+    sender.send(first).await.unwrap();
+    let requests =
+        futures::stream::unfold(requests, |mut requests| async move { Some((requests.recv().await?, requests)) });
+    let mut request = Request::new(requests);
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    let mut stream =
+        AggregatedDiscoveryServiceClient::new(channel).stream_aggregated_resources(request).await?.into_inner();
+    stream.message().await.map(|message| assert!(message.is_some()))
+}
+
+#[tokio::test]
+async fn meshd_certifies_and_serves_those_whom_it_certified() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("manifests")).unwrap();
+    let issuer = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+    let issuer = PrivateKeyDer::from_pem_slice(issuer.to_pem().unwrap().as_bytes()).unwrap();
+    let issuer = EncodingKey::from_ec_der(issuer.secret_der());
+    let jwk = Jwk::from_encoding_key(&issuer, Algorithm::ES256).unwrap();
+    std::fs::write(folder.path().join("jwks.json"), json!({ "keys": [jwk] }).to_string()).unwrap();
+
+    let meshd = Meshd::start(folder.path());
+    let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+    let csr = Csr::write(&key, None).unwrap();
+    let sleep = token(&issuer, "default", "sleep", "istio-ca");
+    let chain = certified(meshd.plaintext().await, &csr, Some(&sleep)).await.unwrap();
+    let (leaf, root) = (&chain[0], Certificate::all_from_pem(chain[1].as_bytes()).unwrap().remove(0));
+    let uris = |pem: &str| Certificate::all_from_pem(pem.as_bytes()).unwrap()[0].uris();
+    assert_eq!(uris(leaf), ["spiffe://td/ns/default/sa/sleep"]);
+    assert_eq!(std::fs::read_to_string(folder.path().join("ca/root-cert.pem")).unwrap(), chain[1]);
+    for (token, why) in [(None, "no token"), (Some(token(&issuer, "default", "sleep", "vault")), "another audience")] {
+        let refused = certified(meshd.plaintext().await, &csr, token.as_deref()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{why}");
+    }
+
+    // The certificate opens the secure port: for its renewal, and for the configuration of its own namespace.
+    let secure = meshd.secure(&root, Some((leaf, &key))).await.unwrap();
+    assert_eq!(uris(&certified(secure.clone(), &csr, None).await.unwrap()[0]), ["spiffe://td/ns/default/sa/sleep"]);
+    streamed(secure.clone(), "default", None).await.unwrap();
+    assert_eq!(streamed(secure, "other", None).await.unwrap_err().code(), Code::PermissionDenied);
+    // So does a token.
+    let bare = meshd.secure(&root, None).await.unwrap();
+    streamed(bare.clone(), "default", Some(&sleep)).await.unwrap();
+    assert_eq!(streamed(bare.clone(), "other", Some(&sleep)).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(streamed(bare, "default", None).await.unwrap_err().code(), Code::Unauthenticated);
+    // A certificate of somebody else's root does not.
+    let stranger = mesh_ca::Authority::self_signed(&Default::default(), Default::default(), SystemTime::now()).unwrap();
+    let id = "spiffe://td/ns/default/sa/sleep".parse().unwrap();
+    let forged = stranger.sign(&Csr::from_pem(csr.as_bytes()).unwrap(), &id, None, SystemTime::now()).unwrap();
+    let forged = meshd.secure(&root, Some((&forged.presented_pem(), &key))).await;
+    let refused = match forged {
+        Ok(channel) => certified(channel, &csr, None).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused);
+
+    // Many who connect and say nothing hold nobody up.
+    let stalled: Vec<_> =
+        (0..200).map(|_| std::net::TcpStream::connect(meshd.address("secureGrpc")).unwrap()).collect();
+    let begun = std::time::Instant::now();
+    let secure = meshd.secure(&root, Some((leaf, &key))).await.unwrap();
+    certified(secure, &csr, None).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(stalled);
+
+    // The root outlives the process.
+    drop(meshd);
+    let meshd = Meshd::start(folder.path());
+    let secure = meshd.secure(&root, Some((leaf, &key))).await.unwrap();
+    certified(secure, &csr, None).await.unwrap();
+}
