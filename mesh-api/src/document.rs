@@ -14,7 +14,7 @@ mod plain;
 mod scalar;
 mod split;
 
-pub use compose::{MAX_ALIASED, MAX_DEPTH, MAX_NODES};
+pub use compose::{MAX_ALIASED, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES};
 pub use node::{Key, Mark, Node, Value};
 pub use split::{Piece, pieces};
 
@@ -78,6 +78,31 @@ pub fn parse(file: &Name, text: &(impl AsRef<[u8]> + ?Sized)) -> Parsed {
     Parsed { documents }
 }
 
+/// Reads a text that is one object of the kind asked for. A field that the kind doesn't have is an error here.
+///
+/// ```
+/// use mesh_api::{document, networking::Sidecar};
+/// let text = "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: default}\nspec: {egress: [{hosts: [./*]}]}";
+/// assert_eq!(document::one::<Sidecar>(text)?.spec.egress[0].hosts, ["./*"]);
+/// # Ok::<(), mesh_api::Diagnostic>(())
+/// ```
+///
+/// # Errors
+/// The first thing wrong, or that the text holds something else.
+pub fn one<K: TryFrom<Object, Error = Object>>(text: &str) -> Result<K, Diagnostic> {
+    let mut documents = parse(&Name::from("text"), text).documents.into_iter();
+    let (Some(document), None) = (documents.next(), documents.next()) else {
+        return Err(Diagnostic::error("NotAnObject", "the text must hold one object, no more and no less"));
+    };
+    let Document { object, location, diagnostics, .. } = document?;
+    if let Some(problem) = diagnostics.into_iter().next() {
+        return Err(problem);
+    }
+    K::try_from(object).map_err(|other| {
+        Diagnostic::error("UnknownKind", "another kind was asked for").on(&other.object_ref()).from_text(location)
+    })
+}
+
 /// A document as written: any kind, `List`s whole, in the order of its text.
 #[derive(Debug, Clone)]
 pub struct Raw<'a> {
@@ -91,6 +116,13 @@ pub struct Raw<'a> {
 pub fn raw<'a>(file: &Name, text: &'a (impl AsRef<[u8]> + ?Sized)) -> Vec<Result<Raw<'a>, Diagnostic>> {
     let mut out = Vec::new();
     for piece in split::pieces(text.as_ref()) {
+        if out.len() >= MAX_DOCUMENTS {
+            out.truncate(MAX_DOCUMENTS);
+            let message = format!("more than {MAX_DOCUMENTS} documents in one file; what follows is not read");
+            let mark = Mark { line: piece.first_line, column: 1 };
+            out.push(Err(refused(file, "", Refusal::new("DocumentTooLarge", mark, message))));
+            break;
+        }
         match std::str::from_utf8(piece.text) {
             Ok(text) => {
                 for document in compose::compose(text, piece.first_line) {
@@ -149,6 +181,12 @@ impl Raw<'_> {
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         let list_of = kind.strip_suffix("List").zip(self.node.get("items"));
         match list_of {
+            Some((_, Node { value: Value::Sequence(items), mark })) if items.len() > MAX_DOCUMENTS => {
+                let message = format!("more than {MAX_DOCUMENTS} items; split the list");
+                vec![Err(Diagnostic::error("DocumentTooLarge", message)
+                    .at(FieldPath::new("items"))
+                    .from_text(location(&self.file, *mark)))]
+            }
             Some((item_kind, Node { value: Value::Sequence(items), .. })) => items
                 .iter()
                 .enumerate()

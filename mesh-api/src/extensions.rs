@@ -43,15 +43,26 @@ message! {
     /// A WebAssembly filter. Superseded by TrafficExtension.
     ///
     /// ```
-    /// use mesh_api::extensions::{PluginPhase, WasmPlugin};
-    /// let plugin: WasmPlugin = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "extensions.istio.io/v1alpha1",
-    ///     "kind": "WasmPlugin",
-    ///     "metadata": {"name": "auth", "namespace": "bookinfo"},
-    ///     "spec": {"url": "oci://registry.example/auth:1.0", "phase": "AUTHN", "pluginConfig": {"realm": "x"}},
-    /// }))?;
-    /// assert_eq!(plugin.spec.phase, PluginPhase::Authn);
-    /// # Ok::<(), serde_json::Error>(())
+    /// use mesh_api::document;
+    /// use mesh_api::extensions::{PluginPhase, WasmPlugin, WasmPluginSpec};
+    /// // A filter from a registry, before the mesh authenticates requests itself.
+    /// let yaml = "
+    /// apiVersion: extensions.istio.io/v1alpha1
+    /// kind: WasmPlugin
+    /// metadata: {name: auth, namespace: bookinfo}
+    /// spec:
+    ///   url: oci://registry.example/auth:1.0
+    ///   phase: AUTHN
+    ///   pluginConfig: {realm: books}
+    /// ";
+    /// let spec = WasmPluginSpec {
+    ///     url: "oci://registry.example/auth:1.0".into(),
+    ///     phase: PluginPhase::Authn,
+    ///     plugin_config: [("realm".to_owned(), "books".into())].into_iter().collect(),
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<WasmPlugin>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(
@@ -115,15 +126,21 @@ message! {
     /// A filter in WebAssembly or Lua.
     ///
     /// ```
-    /// use mesh_api::extensions::{FilterConfig, TrafficExtension};
-    /// let lua: TrafficExtension = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "extensions.istio.io/v1alpha1",
-    ///     "kind": "TrafficExtension",
-    ///     "metadata": {"name": "stamp", "namespace": "bookinfo"},
-    ///     "spec": {"lua": {"inlineCode": "function envoy_on_request(h) end"}},
-    /// }))?;
-    /// assert!(matches!(lua.spec.filter_config, Some(FilterConfig::Lua(_))));
-    /// # Ok::<(), serde_json::Error>(())
+    /// use mesh_api::document;
+    /// use mesh_api::extensions::{FilterConfig, LuaConfig, TrafficExtension, TrafficExtensionSpec};
+    /// // A few lines of Lua in every request's way.
+    /// let yaml = "
+    /// apiVersion: extensions.istio.io/v1alpha1
+    /// kind: TrafficExtension
+    /// metadata: {name: stamp, namespace: bookinfo}
+    /// spec:
+    ///   lua:
+    ///     inlineCode: function envoy_on_request(h) end
+    /// ";
+    /// let code = LuaConfig { inline_code: "function envoy_on_request(h) end".into(), ..Default::default() };
+    /// let spec = TrafficExtensionSpec { filter_config: Some(FilterConfig::Lua(code)), ..Default::default() };
+    /// assert_eq!(document::one::<TrafficExtension>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

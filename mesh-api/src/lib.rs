@@ -1,7 +1,52 @@
 //! The ground floor of mesh-rs: everything that a mesh's configuration *is*, before anybody acts on it.
 //!
 //! A reader meets, in this order: [`names`] (what things are called, parsed once), [`diagnostic`] (what we say of a
-//! user's mistake), the kinds as users write them, the text they are read from, and the mesh-wide settings.
+//! user's mistake), the kinds as users write them ([`networking`], [`security`], [`telemetry`], [`extensions`]), the text
+//! they are read from ([`document`]), and the mesh-wide settings ([`mesh`]).
+//!
+//! # A tour
+//! **Read** whole files, whatever they hold. A bad document costs no neighbour, and a field that a kind doesn't have is
+//! named. [`document::one`] is for a text of one object whose kind is known.
+//! ```
+//! use mesh_api::{Object, document};
+//! let text = "
+//! apiVersion: networking.istio.io/v1beta1
+//! kind: VirtualService
+//! metadata: {name: reviews}
+//! spec:
+//!   hosts: [reviews]
+//!   https: []
+//! ---
+//! kind: [
+//! ";
+//! let parsed = document::parse(&"shop.yaml".into(), text);
+//! assert!(matches!(parsed.objects().next(), Some(Object::VirtualService(vs)) if vs.spec.hosts == ["reviews"]));
+//! let told: Vec<String> = parsed.diagnostics().map(ToString::to_string).collect();
+//! assert!(told[0].starts_with("shop.yaml:7:3: VirtualService default/reviews spec.https: "));
+//! assert!(told[1].starts_with("shop.yaml:9: not YAML"));
+//! ```
+//! **Write** objects as plain structs. Every type has a default, which is what an absent field means; so name the fields
+//! that matter and end with `..Default::default()`, always: a field that Istio adds is then no breaking change, and we
+//! don't count it as one. Each kind's spec has an example. What is written is protobuf JSON in its canonical form.
+//! ```
+//! use mesh_api::networking::{HttpRoute, VirtualService, VirtualServiceSpec};
+//! use mesh_api::yaml;
+//! let quick = HttpRoute { timeout: Some("250ms".parse()?), ..Default::default() };
+//! let spec = VirtualServiceSpec { hosts: vec!["reviews".into()], http: vec![quick], ..Default::default() };
+//! let reviews = serde_json::to_value(VirtualService::new("reviews", spec))?;
+//! assert!(yaml::to_string(&reviews["spec"]).contains("timeout: \"0.250s\""));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! **Ask an apiserver**: the kinds are `kube::Resource`s, so `kube::Api<VirtualService>` works; for clusters that serve only
+//! an older version there is [`networking::v1beta1`] and its like ([`object::Served`]). What came as a `DynamicObject`, in
+//! any version, becomes an [`Object`] by `Object::try_from`.
+//!
+//! **Define** the kinds for an apiserver with [`crds`].
+//!
+//! # What it takes
+//! Input may be hostile: depth, size, aliases and the number of documents are limited
+//! ([`document::MAX_DEPTH`] and its like), and the time is linear in the text. Nothing here needs a system: the crate is
+//! meant for wasm32-unknown-unknown, too.
 //!
 //! # Invariants
 //! - Nobody below: this crate knows no runtime, no socket, no clock, no Envoy. It must compile in seconds.

@@ -19,6 +19,7 @@ mod workload;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
+use crate::object::served;
 pub use crate::types::{PortSelector, StringMatch};
 use crate::types::{Serving, crd};
 pub use destination_rule::*;
@@ -29,6 +30,16 @@ pub use service_entry::*;
 pub use sidecar::*;
 pub use virtual_service::*;
 pub use workload::*;
+
+served! {
+    /// The kinds as `networking.istio.io/v1beta1` serves them. [`ProxyConfig`] has this version by itself.
+    v1beta1 = V1Beta1: DestinationRule Gateway ServiceEntry Sidecar VirtualService WorkloadEntry WorkloadGroup
+}
+
+served! {
+    /// The kinds as `networking.istio.io/v1alpha3` serves them. [`EnvoyFilter`] has this version by itself.
+    v1alpha3 = V1Alpha3: DestinationRule Gateway ServiceEntry Sidecar VirtualService WorkloadEntry WorkloadGroup
+}
 
 /// The definitions of all kinds of this group, for an apiserver.
 pub fn crds() -> Vec<CustomResourceDefinition> {

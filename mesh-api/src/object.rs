@@ -5,12 +5,16 @@
 //! version of a kind that *is* ours is a mistake.
 
 mod kinds;
+mod versions;
 
 pub use kinds::{KINDS, Object};
+pub(crate) use versions::served;
+pub use versions::{Served, V1Alpha1, V1Alpha3, V1Beta1, Version};
 
 use std::cmp::Ordering;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::DynamicObject;
 use serde_json::Value as Json;
 
 use crate::document::de::{self, Unknown};
@@ -158,6 +162,15 @@ impl Object {
     /// was made counts as the eldest.
     pub fn cmp_age(&self, other: &Self) -> Ordering {
         age(self.metadata()).cmp(&age(other.metadata()))
+    }
+}
+
+impl TryFrom<&DynamicObject> for Object {
+    type Error = NotAnObject;
+    /// Reads what a client got without knowing its kind, in whichever served version.
+    fn try_from(object: &DynamicObject) -> Result<Self, NotAnObject> {
+        // A dynamic object is JSON and metadata, so it can be written.
+        Self::from_value(&serde_json::to_value(object).unwrap_or_default())
     }
 }
 

@@ -11,10 +11,16 @@ use kube::CustomResource;
 use schemars::Schema;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
+use crate::object::served;
 use crate::types::message::Field;
 use crate::types::{Duration, IstioStatus, Serving, crd, enumeration, message, schema, spec};
 
 pub use crate::types::{PolicyTargetReference, WorkloadSelector};
+
+served! {
+    /// The kinds as `security.istio.io/v1beta1` serves them.
+    v1beta1 = V1Beta1: AuthorizationPolicy PeerAuthentication RequestAuthentication
+}
 
 /// The definitions of all kinds of this group, for an apiserver.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -26,19 +32,30 @@ spec! {
     /// Whether workloads accept plaintext, mutual TLS or both.
     ///
     /// ```
-    /// use mesh_api::security::{MutualTlsMode, PeerAuthentication};
-    /// let strict: PeerAuthentication = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "security.istio.io/v1",
-    ///     "kind": "PeerAuthentication",
-    ///     "metadata": {"name": "default", "namespace": "bookinfo"},
-    ///     "spec": {
-    ///         "selector": {"matchLabels": {"app": "details"}},
-    ///         "mtls": {"mode": "STRICT"},
-    ///         "portLevelMtls": {"9090": {"mode": "PERMISSIVE"}},
-    ///     },
-    /// }))?;
-    /// assert_eq!(strict.spec.port_level_mtls[&9090].mode, MutualTlsMode::Permissive);
-    /// # Ok::<(), serde_json::Error>(())
+    /// use mesh_api::document;
+    /// use mesh_api::security::{MutualTls, MutualTlsMode, PeerAuthentication, PeerAuthenticationSpec, WorkloadSelector};
+    /// // Details takes mutual TLS only, but on port 9090, where plaintext is accepted, too.
+    /// let yaml = "
+    /// apiVersion: security.istio.io/v1
+    /// kind: PeerAuthentication
+    /// metadata: {name: details, namespace: bookinfo}
+    /// spec:
+    ///   selector:
+    ///     matchLabels: {app: details}
+    ///   mtls: {mode: STRICT}
+    ///   portLevelMtls:
+    ///     9090: {mode: PERMISSIVE}
+    /// ";
+    /// let mtls = |mode| MutualTls { mode, ..Default::default() };
+    /// let details = WorkloadSelector { match_labels: [("app".into(), "details".into())].into(), ..Default::default() };
+    /// let spec = PeerAuthenticationSpec {
+    ///     selector: Some(details),
+    ///     mtls: Some(mtls(MutualTlsMode::Strict)),
+    ///     port_level_mtls: [(9090, mtls(MutualTlsMode::Permissive))].into(),
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<PeerAuthentication>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(
@@ -130,15 +147,29 @@ spec! {
     /// Which tokens a workload accepts with requests. A request without a token passes, one with a bad token doesn't.
     ///
     /// ```
-    /// use mesh_api::security::RequestAuthentication;
-    /// let tokens: RequestAuthentication = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "security.istio.io/v1",
-    ///     "kind": "RequestAuthentication",
-    ///     "metadata": {"name": "tokens", "namespace": "bookinfo"},
-    ///     "spec": {"jwtRules": [{"issuer": "https://accounts.example", "fromHeaders": [{"name": "x-token"}]}]},
-    /// }))?;
-    /// assert_eq!(tokens.spec.jwt_rules[0].from_headers[0].name, "x-token");
-    /// # Ok::<(), serde_json::Error>(())
+    /// use mesh_api::document;
+    /// use mesh_api::security::{JwtHeader, JwtRule, RequestAuthentication, RequestAuthenticationSpec};
+    /// // Tokens of one issuer, looked for in a header of their own.
+    /// let yaml = "
+    /// apiVersion: security.istio.io/v1
+    /// kind: RequestAuthentication
+    /// metadata: {name: tokens, namespace: bookinfo}
+    /// spec:
+    ///   jwtRules:
+    ///   - issuer: https://accounts.example
+    ///     fromHeaders:
+    ///     - name: x-token
+    /// ";
+    /// let spec = RequestAuthenticationSpec {
+    ///     jwt_rules: vec![JwtRule {
+    ///         issuer: "https://accounts.example".into(),
+    ///         from_headers: vec![JwtHeader { name: "x-token".into(), ..Default::default() }],
+    ///         ..Default::default()
+    ///     }],
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<RequestAuthentication>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(
@@ -259,18 +290,34 @@ message! {
     /// Who may do what with workloads.
     ///
     /// ```
-    /// use mesh_api::security::{Action, AuthorizationPolicy};
-    /// let readers: AuthorizationPolicy = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "security.istio.io/v1",
-    ///     "kind": "AuthorizationPolicy",
-    ///     "metadata": {"name": "readers", "namespace": "bookinfo"},
-    ///     "spec": {"rules": [{
-    ///         "from": [{"source": {"namespaces": ["bookinfo"]}}],
-    ///         "to": [{"operation": {"methods": ["GET"]}}],
-    ///     }]},
-    /// }))?;
-    /// assert_eq!(readers.spec.action, Action::Allow);
-    /// # Ok::<(), serde_json::Error>(())
+    /// use mesh_api::document;
+    /// use mesh_api::security::{AuthorizationPolicy, AuthorizationPolicySpec, Operation, Rule, RuleFrom, RuleTo, Source};
+    /// // The namespace may read, and nobody may do anything else.
+    /// let yaml = "
+    /// apiVersion: security.istio.io/v1
+    /// kind: AuthorizationPolicy
+    /// metadata: {name: readers, namespace: bookinfo}
+    /// spec:
+    ///   action: ALLOW
+    ///   rules:
+    ///   - from:
+    ///     - source: {namespaces: [bookinfo]}
+    ///     to:
+    ///     - operation: {methods: [GET]}
+    /// ";
+    /// let neighbours = Source { namespaces: vec!["bookinfo".into()], ..Default::default() };
+    /// let reading = Operation { methods: vec!["GET".into()], ..Default::default() };
+    /// // `Action::Allow` is the default.
+    /// let spec = AuthorizationPolicySpec {
+    ///     rules: vec![Rule {
+    ///         from: vec![RuleFrom { source: Some(neighbours), ..Default::default() }],
+    ///         to: vec![RuleTo { operation: Some(reading), ..Default::default() }],
+    ///         ..Default::default()
+    ///     }],
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<AuthorizationPolicy>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

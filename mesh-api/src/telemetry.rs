@@ -5,9 +5,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResource;
 
+use crate::object::served;
 use crate::types::{
     Duration, IstioStatus, PolicyTargetReference, Serving, WorkloadSelector, crd, enumeration, message, schema, spec,
 };
+
+served! {
+    /// The kind as `telemetry.istio.io/v1alpha1` serves it.
+    v1alpha1 = V1Alpha1: Telemetry
+}
 
 /// The definitions of all kinds of this group, for an apiserver.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -18,15 +24,26 @@ spec! {
     /// What workloads report, laid over what their namespace and the mesh say.
     ///
     /// ```
-    /// use mesh_api::telemetry::Telemetry;
-    /// let quiet: Telemetry = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "telemetry.istio.io/v1",
-    ///     "kind": "Telemetry",
-    ///     "metadata": {"name": "quiet", "namespace": "bookinfo"},
-    ///     "spec": {"accessLogging": [{"disabled": true}]},
-    /// }))?;
-    /// assert_eq!(quiet.spec.access_logging[0].disabled, Some(true));
-    /// # Ok::<(), serde_json::Error>(())
+    /// use mesh_api::document;
+    /// use mesh_api::telemetry::{AccessLogging, Telemetry, TelemetrySpec, Tracing};
+    /// // No access logs; a trace of every tenth request.
+    /// let yaml = "
+    /// apiVersion: telemetry.istio.io/v1
+    /// kind: Telemetry
+    /// metadata: {name: quiet, namespace: bookinfo}
+    /// spec:
+    ///   accessLogging:
+    ///   - disabled: true
+    ///   tracing:
+    ///   - randomSamplingPercentage: 10
+    /// ";
+    /// let spec = TelemetrySpec {
+    ///     access_logging: vec![AccessLogging { disabled: Some(true), ..Default::default() }],
+    ///     tracing: vec![Tracing { random_sampling_percentage: Some(10.0), ..Default::default() }],
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<Telemetry>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

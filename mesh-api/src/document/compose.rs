@@ -14,6 +14,13 @@ use super::{json, plain, scalar};
 pub const MAX_DEPTH: usize = 128;
 /// Most values in one document: a `List` of some ten thousand objects has fewer.
 pub const MAX_NODES: usize = 4_000_000;
+/// Most values in a document that only the parser for all of YAML can read, which takes its time.
+const MAX_PARSED: usize = 1_000_000;
+/// Longest line that this parser gets: it keeps what it reads of a line until it knows whether it is a key.
+const MAX_LINE: usize = 1 << 20;
+/// Most documents in one file, and most items in a `List`: what is refused is told one by one, and must not become a
+/// report much longer than the text.
+pub const MAX_DOCUMENTS: usize = 100_000;
 /// What aliases may add to one document, in values and in units of 32 bytes of text.
 pub const MAX_ALIASED: usize = 200_000;
 
@@ -60,13 +67,18 @@ pub(super) fn compose(text: &str, first_line: u32) -> Vec<Result<Node<'_>, Refus
         return out;
     }
     match plain::read(text, first_line) {
-        Some(node) => vec![Ok(node)],
+        Some(document) => vec![document],
         None => with_parser(text, first_line),
     }
 }
 
 /// The same, by the parser for all of YAML.
 pub(super) fn with_parser(text: &str, first_line: u32) -> Vec<Result<Node<'_>, Refusal>> {
+    if let Some(index) = text.lines().position(|line| line.len() > MAX_LINE) {
+        let line = first_line.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
+        let message = format!("a line of more than {MAX_LINE} bytes; write it as several, or as JSON");
+        return vec![Err(Refusal::new("DocumentTooLarge", Mark { line, column: 1 }, message))];
+    }
     match once(text, first_line, &[]) {
         (out, None) => out,
         (out, Some(line)) => relaxed(text, first_line, line).unwrap_or(out),
@@ -130,6 +142,11 @@ fn once<'a>(text: &'a str, first_line: u32, moved: &[usize]) -> (Vec<Result<Node
             Ok((Event::DocumentEnd, _)) => {
                 out.extend(finished.take().filter(|node: &Node<'_>| !matches!(node.value, Value::Null)).map(Ok));
                 continue;
+            }
+            Ok((_, span)) if composer.nodes > MAX_PARSED => {
+                let mark = composer.mark(span.start.line(), span.start.col());
+                let message = format!("more than {MAX_PARSED} values in one document; split it, or write it as JSON");
+                Err(Refusal::new("DocumentTooLarge", mark, message))
             }
             Ok((event, span)) => composer.event(event, &span),
             Err(error) => {

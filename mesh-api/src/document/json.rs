@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::compose::{Composer, Frame, Pending, Refusal};
+use super::compose::{Composer, Frame, MAX_DOCUMENTS, Pending, Refusal};
 use super::node::{Key, Mark, Node, Value};
 use super::scalar;
 
@@ -18,6 +18,11 @@ pub(super) fn read(text: &str, first_line: u32) -> Option<Vec<Result<Node<'_>, R
     let mut composer = Composer::new(first_line, &[]);
     let mut out = Vec::new();
     while reader.peek().is_some() {
+        if out.len() >= MAX_DOCUMENTS {
+            let message = format!("more than {MAX_DOCUMENTS} documents in one file; what follows is not read");
+            out.push(Err(Refusal::new("DocumentTooLarge", reader.mark(), message)));
+            break;
+        }
         composer.reset();
         match reader.document(&mut composer) {
             Ok(node) => out.push(Ok(node)),

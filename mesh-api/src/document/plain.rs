@@ -3,16 +3,17 @@
 //!
 //! It reads blocks, one-line flow collections, one-line scalars and literal text. Whatever else it meets, and whatever is
 //! wrong, it leaves the whole document to the parser: so it never decides what is an error, and it must never read a
-//! document differently. A test compares the two.
+//! document differently. A test compares the two. Only what the composer refuses to both of them, a key that is there
+//! twice and what is too large, is refused at once: to read it again would cost a hostile text twice.
 
 use std::borrow::Cow;
 
-use super::compose::{Composer, Frame, Pending};
+use super::compose::{Composer, Frame, Pending, Refusal};
 use super::node::{Key, Mark, Node, Value};
 use super::scalar;
 
-/// The document of a piece; none where it takes the whole of YAML to read it.
-pub(super) fn read(text: &str, first_line: u32) -> Option<Node<'_>> {
+/// The document of a piece, or why it is refused; none where it takes the whole of YAML to read it.
+pub(super) fn read(text: &str, first_line: u32) -> Option<Result<Node<'_>, Refusal>> {
     // Tabs, carriage returns and control characters have rules of their own.
     if text.bytes().any(|b| b < b' ' && b != b'\n') || text.contains('\u{feff}') {
         return None;
@@ -24,37 +25,12 @@ pub(super) fn read(text: &str, first_line: u32) -> Option<Node<'_>> {
         ascii: text.is_ascii(),
         line: "",
         number: first_line,
+        refused: None,
     };
-    let mut rest = text;
-    if let Some(after) = text.strip_prefix("---") {
-        let (marker, next) = after.split_once('\n')?;
-        if !is_end(marker) {
-            return None;
-        }
-        rest = next;
-        reader.number += 1;
+    match reader.document(text) {
+        Some(node) => Some(Ok(node)),
+        None => reader.refused.map(Err),
     }
-    loop {
-        let (line, next) = rest.split_once('\n').unwrap_or((rest, ""));
-        let ended = line.len() == rest.len();
-        rest = next;
-        reader.line = line;
-        if let Some(header) = reader.line()? {
-            rest = reader.literal(rest, header)?;
-        }
-        reader.number = reader.number.checked_add(1)?;
-        if ended || rest.is_empty() {
-            break;
-        }
-    }
-    let mut document = None;
-    if reader.pending && !reader.open.is_empty() {
-        reader.complete(Value::Null, 0)?;
-    }
-    while reader.open.pop().is_some() {
-        document = reader.composer.close().ok()?;
-    }
-    document
 }
 
 /// A list or mapping that is not at its end.
@@ -72,6 +48,7 @@ struct Reader<'a> {
     ascii: bool,
     line: &'a str,
     number: u32,
+    refused: Option<Refusal>,
 }
 
 /// How a literal text ends: `|` one line break, `|-` none, `|+` all there are.
@@ -89,6 +66,45 @@ fn is_end(text: &str) -> bool {
 }
 
 impl<'a> Reader<'a> {
+    fn document(&mut self, text: &'a str) -> Option<Node<'a>> {
+        let mut rest = text;
+        if let Some(after) = text.strip_prefix("---") {
+            let (marker, next) = after.split_once('\n')?;
+            if !is_end(marker) {
+                return None;
+            }
+            rest = next;
+            self.number += 1;
+        }
+        loop {
+            let (line, next) = rest.split_once('\n').unwrap_or((rest, ""));
+            let ended = line.len() == rest.len();
+            rest = next;
+            self.line = line;
+            if let Some(header) = self.line()? {
+                rest = self.literal(rest, header)?;
+            }
+            self.number = self.number.checked_add(1)?;
+            if ended || rest.is_empty() {
+                break;
+            }
+        }
+        let mut document = None;
+        if self.pending && !self.open.is_empty() {
+            self.complete(Value::Null, 0)?;
+        }
+        while self.open.pop().is_some() {
+            let closed = self.composer.close();
+            document = self.kept(closed)?;
+        }
+        document
+    }
+
+    /// What the composer says, its refusal being remembered.
+    fn kept<T>(&mut self, outcome: Result<T, Refusal>) -> Option<T> {
+        outcome.map_err(|refusal| self.refused = Some(refusal)).ok()
+    }
+
     fn mark(&self, column: usize) -> Mark {
         let before = if self.ascii { column } else { self.line.get(..column).unwrap_or_default().chars().count() };
         Mark { line: self.number, column: u32::try_from(before + 1).unwrap_or(u32::MAX) }
@@ -98,7 +114,8 @@ impl<'a> Reader<'a> {
         let mark = self.mark(column);
         self.pending = false;
         // A scalar as the whole document comes back; that is the parser's.
-        self.composer.complete(Node { value, mark }).ok()?.is_none().then_some(())
+        let completed = self.composer.complete(Node { value, mark });
+        self.kept(completed)?.is_none().then_some(())
     }
 
     fn push(&mut self, column: usize, list: bool) -> Option<()> {
@@ -108,7 +125,8 @@ impl<'a> Reader<'a> {
         } else {
             Frame::Mapping { entries: Vec::new(), merged: Vec::new(), key: Pending::None, mark, anchor: 0 }
         };
-        self.composer.open(frame, mark).ok()?;
+        let opened = self.composer.open(frame, mark);
+        self.kept(opened)?;
         self.open.push(Open { column, list });
         Some(())
     }
@@ -152,7 +170,8 @@ impl<'a> Reader<'a> {
                     return None;
                 }
                 let mark = self.mark(column);
-                self.composer.set_key(Key { text: key, mark }, false).ok()?;
+                let set = self.composer.set_key(Key { text: key, mark }, false);
+                self.kept(set)?;
                 self.pending = true;
                 if is_end(after) {
                     return Some(None);
@@ -178,7 +197,8 @@ impl<'a> Reader<'a> {
                 return Some(());
             }
             self.open.pop();
-            if self.composer.close().ok()?.is_some() {
+            let closed = self.composer.close();
+            if self.kept(closed)?.is_some() {
                 return None;
             }
         }
@@ -269,7 +289,8 @@ impl<'a> Reader<'a> {
                             (scalar::key(scalar::plain(Cow::Borrowed(name)))?, after.starts_with(' ').then_some(after)?)
                         }
                     };
-                    self.composer.set_key(Key { text: key, mark }, false).ok()?;
+                    let set = self.composer.set_key(Key { text: key, mark }, false);
+                    self.kept(set)?;
                     self.pending = true;
                     continue;
                 }
@@ -314,7 +335,8 @@ impl<'a> Reader<'a> {
     fn end_flow(&mut self) -> Option<()> {
         self.open.pop();
         self.pending = false;
-        self.composer.close().ok()?.is_none().then_some(())
+        let closed = self.composer.close();
+        self.kept(closed)?.is_none().then_some(())
     }
 
     /// Reads the lines of a literal text; gives back what follows it.
@@ -369,7 +391,8 @@ impl<'a> Reader<'a> {
             Chomp::Keep => out.extend(std::iter::repeat_n('\n', blank)),
         }
         self.pending = false;
-        self.composer.complete(Node { value: Value::String(Cow::Owned(out)), mark }).ok()?;
+        let completed = self.composer.complete(Node { value: Value::String(Cow::Owned(out)), mark });
+        self.kept(completed)?;
         self.number = self.number.checked_add(lines)?;
         Some(rest)
     }

@@ -15,24 +15,38 @@ spec! {
     /// How the traffic to a service is handled after routing.
     ///
     /// ```
-    /// use mesh_api::networking::{DestinationRule, LbPolicy, SimpleLb};
+    /// use mesh_api::document;
+    /// use mesh_api::networking::{DestinationRule, DestinationRuleSpec, LbPolicy, LoadBalancerSettings, SimpleLb, Subset, TrafficPolicy};
     /// // Two subsets of reviews by version; requests go to the endpoint with the fewest in flight.
-    /// let reviews: DestinationRule = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "networking.istio.io/v1",
-    ///     "kind": "DestinationRule",
-    ///     "metadata": {"name": "reviews", "namespace": "bookinfo"},
-    ///     "spec": {
-    ///         "host": "reviews",
-    ///         "trafficPolicy": {"loadBalancer": {"simple": "LEAST_REQUEST"}},
-    ///         "subsets": [
-    ///             {"name": "v1", "labels": {"version": "v1"}},
-    ///             {"name": "v2", "labels": {"version": "v2"}},
-    ///         ],
-    ///     },
-    /// }))?;
-    /// let balancer = reviews.spec.traffic_policy.and_then(|policy| policy.load_balancer).unwrap_or_default();
-    /// assert_eq!(balancer.lb_policy, Some(LbPolicy::Simple(SimpleLb::LeastRequest)));
-    /// # Ok::<(), serde_json::Error>(())
+    /// let yaml = "
+    /// apiVersion: networking.istio.io/v1
+    /// kind: DestinationRule
+    /// metadata: {name: reviews, namespace: bookinfo}
+    /// spec:
+    ///   host: reviews
+    ///   trafficPolicy:
+    ///     loadBalancer: {simple: LEAST_REQUEST}
+    ///   subsets:
+    ///   - {name: v1, labels: {version: v1}}
+    ///   - {name: v2, labels: {version: v2}}
+    /// ";
+    /// let subset = |version: &str| Subset {
+    ///     name: version.into(),
+    ///     labels: [("version".into(), version.into())].into(),
+    ///     ..Default::default()
+    /// };
+    /// let fewest = LoadBalancerSettings {
+    ///     lb_policy: Some(LbPolicy::Simple(SimpleLb::LeastRequest)),
+    ///     ..Default::default()
+    /// };
+    /// let spec = DestinationRuleSpec {
+    ///     host: "reviews".into(),
+    ///     traffic_policy: Some(TrafficPolicy { load_balancer: Some(fewest), ..Default::default() }),
+    ///     subsets: vec![subset("v1"), subset("v2")],
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<DestinationRule>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

@@ -12,24 +12,43 @@ spec! {
     /// Changes to the configuration of proxies, in Envoy's own terms.
     ///
     /// ```
-    /// use mesh_api::networking::envoy_filter::{ApplyTo, EnvoyFilter, Operation};
-    /// // Every outbound cluster pings its HTTP/2 connections.
-    /// let pings: EnvoyFilter = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "networking.istio.io/v1alpha3",
-    ///     "kind": "EnvoyFilter",
-    ///     "metadata": {"name": "pings", "namespace": "bookinfo"},
-    ///     "spec": {
-    ///         "configPatches": [{
-    ///             "applyTo": "CLUSTER",
-    ///             "match": {"context": "SIDECAR_OUTBOUND", "cluster": {"service": "reviews.bookinfo.svc.cluster.local"}},
-    ///             "patch": {"operation": "MERGE", "value": {"connect_timeout": "0.25s"}},
-    ///         }],
-    ///     },
-    /// }))?;
-    /// let patch = &pings.spec.config_patches[0];
-    /// assert_eq!(patch.apply_to, ApplyTo::Cluster);
-    /// assert_eq!(patch.patch.as_ref().map(|patch| patch.operation), Some(Operation::Merge));
-    /// # Ok::<(), serde_json::Error>(())
+    /// use mesh_api::document;
+    /// use mesh_api::networking::envoy_filter::*;
+    /// // Sidecars wait a quarter of a second for a connection to reviews.
+    /// let yaml = "
+    /// apiVersion: networking.istio.io/v1alpha3
+    /// kind: EnvoyFilter
+    /// metadata: {name: hasty, namespace: bookinfo}
+    /// spec:
+    ///   configPatches:
+    ///   - applyTo: CLUSTER
+    ///     match:
+    ///       context: SIDECAR_OUTBOUND
+    ///       cluster: {service: reviews.bookinfo.svc.cluster.local}
+    ///     patch:
+    ///       operation: MERGE
+    ///       value: {connect_timeout: 0.25s}
+    /// ";
+    /// let reviews = ClusterMatch { service: "reviews.bookinfo.svc.cluster.local".into(), ..Default::default() };
+    /// let spec = EnvoyFilterSpec {
+    ///     config_patches: vec![EnvoyConfigObjectPatch {
+    ///         apply_to: ApplyTo::Cluster,
+    ///         r#match: Some(EnvoyConfigObjectMatch {
+    ///             context: PatchContext::SidecarOutbound,
+    ///             object_types: Some(ObjectTypes::Cluster(reviews)),
+    ///             ..Default::default()
+    ///         }),
+    ///         patch: Some(Patch {
+    ///             operation: Operation::Merge,
+    ///             value: Some([("connect_timeout".to_owned(), "0.25s".into())].into_iter().collect()),
+    ///             ..Default::default()
+    ///         }),
+    ///         ..Default::default()
+    ///     }],
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<EnvoyFilter>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

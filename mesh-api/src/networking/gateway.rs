@@ -11,25 +11,36 @@ spec! {
     /// Listeners of the proxies at the mesh's edge.
     ///
     /// ```
-    /// use mesh_api::networking::{Gateway, ServerTlsMode};
+    /// use mesh_api::document;
+    /// use mesh_api::networking::{Gateway, GatewaySpec, Port, Server, ServerTlsMode, ServerTlsSettings};
     /// // HTTPS for one host, with the certificate in the Secret `bookinfo-cert`.
-    /// let edge: Gateway = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "networking.istio.io/v1",
-    ///     "kind": "Gateway",
-    ///     "metadata": {"name": "edge", "namespace": "bookinfo"},
-    ///     "spec": {
-    ///         "selector": {"istio": "ingressgateway"},
-    ///         "servers": [{
-    ///             "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
-    ///             "hosts": ["bookinfo.example.com"],
-    ///             "tls": {"mode": "SIMPLE", "credentialName": "bookinfo-cert"},
-    ///         }],
-    ///     },
-    /// }))?;
-    /// let server = &edge.spec.servers[0];
-    /// assert_eq!(server.port.number, 443);
-    /// assert_eq!(server.tls.as_ref().map(|tls| tls.mode), Some(ServerTlsMode::Simple));
-    /// # Ok::<(), serde_json::Error>(())
+    /// let yaml = "
+    /// apiVersion: networking.istio.io/v1
+    /// kind: Gateway
+    /// metadata: {name: edge, namespace: bookinfo}
+    /// spec:
+    ///   selector: {istio: ingressgateway}
+    ///   servers:
+    ///   - port: {number: 443, name: https, protocol: HTTPS}
+    ///     hosts: [bookinfo.example.com]
+    ///     tls: {mode: SIMPLE, credentialName: bookinfo-cert}
+    /// ";
+    /// let spec = GatewaySpec {
+    ///     selector: [("istio".into(), "ingressgateway".into())].into(),
+    ///     servers: vec![Server {
+    ///         port: Port { number: 443, name: "https".into(), protocol: "HTTPS".into(), ..Default::default() },
+    ///         hosts: vec!["bookinfo.example.com".into()],
+    ///         tls: Some(ServerTlsSettings {
+    ///             mode: ServerTlsMode::Simple,
+    ///             credential_name: "bookinfo-cert".into(),
+    ///             ..Default::default()
+    ///         }),
+    ///         ..Default::default()
+    ///     }],
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<Gateway>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

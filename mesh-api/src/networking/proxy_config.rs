@@ -11,16 +11,19 @@ spec! {
     /// Settings of proxies, for a namespace or some of its workloads.
     ///
     /// ```
-    /// use mesh_api::networking::ProxyConfig;
+    /// use mesh_api::document;
+    /// use mesh_api::networking::{ProxyConfig, ProxyConfigSpec};
     /// // Proxies of this namespace use all cores.
-    /// let all_cores: ProxyConfig = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "networking.istio.io/v1beta1",
-    ///     "kind": "ProxyConfig",
-    ///     "metadata": {"name": "all-cores", "namespace": "bookinfo"},
-    ///     "spec": {"concurrency": 0},
-    /// }))?;
-    /// assert_eq!(all_cores.spec.concurrency, Some(0));
-    /// # Ok::<(), serde_json::Error>(())
+    /// let yaml = "
+    /// apiVersion: networking.istio.io/v1beta1
+    /// kind: ProxyConfig
+    /// metadata: {name: all-cores, namespace: bookinfo}
+    /// spec:
+    ///   concurrency: 0
+    /// ";
+    /// let spec = ProxyConfigSpec { concurrency: Some(0), ..Default::default() };
+    /// assert_eq!(document::one::<ProxyConfig>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

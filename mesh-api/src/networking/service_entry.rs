@@ -9,21 +9,29 @@ spec! {
     /// A service added to the mesh's registry: an external one, or one that runs outside Kubernetes.
     ///
     /// ```
-    /// use mesh_api::networking::{Resolution, ServiceEntry};
+    /// use mesh_api::document;
+    /// use mesh_api::networking::{Location, Resolution, ServiceEntry, ServiceEntrySpec, ServicePort};
     /// // An API on the internet, found by DNS.
-    /// let api: ServiceEntry = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "networking.istio.io/v1",
-    ///     "kind": "ServiceEntry",
-    ///     "metadata": {"name": "api", "namespace": "bookinfo"},
-    ///     "spec": {
-    ///         "hosts": ["api.example.com"],
-    ///         "location": "MESH_EXTERNAL",
-    ///         "ports": [{"number": 443, "name": "tls", "protocol": "TLS"}],
-    ///         "resolution": "DNS",
-    ///     },
-    /// }))?;
-    /// assert_eq!(api.spec.resolution, Resolution::Dns);
-    /// # Ok::<(), serde_json::Error>(())
+    /// let yaml = "
+    /// apiVersion: networking.istio.io/v1
+    /// kind: ServiceEntry
+    /// metadata: {name: api, namespace: bookinfo}
+    /// spec:
+    ///   hosts: [api.example.com]
+    ///   location: MESH_EXTERNAL
+    ///   ports:
+    ///   - {number: 443, name: tls, protocol: TLS}
+    ///   resolution: DNS
+    /// ";
+    /// let spec = ServiceEntrySpec {
+    ///     hosts: vec!["api.example.com".into()],
+    ///     location: Location::MeshExternal,
+    ///     ports: vec![ServicePort { number: 443, name: "tls".into(), protocol: "TLS".into(), ..Default::default() }],
+    ///     resolution: Resolution::Dns,
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<ServiceEntry>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

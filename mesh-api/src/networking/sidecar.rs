@@ -11,16 +11,21 @@ spec! {
     /// What the sidecars of some workloads accept and which services they can reach. Without it: everything exported.
     ///
     /// ```
-    /// use mesh_api::networking::Sidecar;
+    /// use mesh_api::document;
+    /// use mesh_api::networking::{IstioEgressListener, Sidecar, SidecarSpec};
     /// // Workloads of this namespace get to know their neighbours and the shared infrastructure only.
-    /// let scope: Sidecar = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "networking.istio.io/v1",
-    ///     "kind": "Sidecar",
-    ///     "metadata": {"name": "default", "namespace": "bookinfo"},
-    ///     "spec": {"egress": [{"hosts": ["./*", "istio-system/*"]}]},
-    /// }))?;
-    /// assert_eq!(scope.spec.egress[0].hosts, ["./*", "istio-system/*"]);
-    /// # Ok::<(), serde_json::Error>(())
+    /// let yaml = "
+    /// apiVersion: networking.istio.io/v1
+    /// kind: Sidecar
+    /// metadata: {name: default, namespace: bookinfo}
+    /// spec:
+    ///   egress:
+    ///   - hosts: [./*, istio-system/*]
+    /// ";
+    /// let known = IstioEgressListener { hosts: vec!["./*".into(), "istio-system/*".into()], ..Default::default() };
+    /// let spec = SidecarSpec { egress: vec![known], ..Default::default() };
+    /// assert_eq!(document::one::<Sidecar>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

@@ -13,25 +13,40 @@ spec! {
     /// Rules for the traffic to one or more hosts.
     ///
     /// ```
-    /// use mesh_api::networking::VirtualService;
+    /// use mesh_api::document;
+    /// use mesh_api::networking::{Destination, HttpRoute, HttpRouteDestination, VirtualService, VirtualServiceSpec};
+    /// use mesh_api::types::Duration;
     /// // Four of five requests go to v1, the rest to v2; nobody waits longer than two seconds.
-    /// let reviews: VirtualService = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "networking.istio.io/v1",
-    ///     "kind": "VirtualService",
-    ///     "metadata": {"name": "reviews", "namespace": "bookinfo"},
-    ///     "spec": {
-    ///         "hosts": ["reviews"],
-    ///         "http": [{
-    ///             "timeout": "2s",
-    ///             "route": [
-    ///                 {"destination": {"host": "reviews", "subset": "v1"}, "weight": 80},
-    ///                 {"destination": {"host": "reviews", "subset": "v2"}, "weight": 20},
-    ///             ],
-    ///         }],
-    ///     },
-    /// }))?;
-    /// assert_eq!(reviews.spec.http[0].route[1].weight, 20);
-    /// # Ok::<(), serde_json::Error>(())
+    /// let yaml = "
+    /// apiVersion: networking.istio.io/v1
+    /// kind: VirtualService
+    /// metadata: {name: reviews, namespace: bookinfo}
+    /// spec:
+    ///   hosts: [reviews]
+    ///   http:
+    ///   - timeout: 2s
+    ///     route:
+    ///     - destination: {host: reviews, subset: v1}
+    ///       weight: 80
+    ///     - destination: {host: reviews, subset: v2}
+    ///       weight: 20
+    /// ";
+    /// let to = |subset: &str, weight| HttpRouteDestination {
+    ///     destination: Destination { host: "reviews".into(), subset: subset.into(), ..Default::default() },
+    ///     weight,
+    ///     ..Default::default()
+    /// };
+    /// let spec = VirtualServiceSpec {
+    ///     hosts: vec!["reviews".into()],
+    ///     http: vec![HttpRoute {
+    ///         timeout: Some(Duration::from_secs(2)),
+    ///         route: vec![to("v1", 80), to("v2", 20)],
+    ///         ..Default::default()
+    ///     }],
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<VirtualService>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

@@ -10,21 +10,28 @@ spec! {
     /// A workload that is not a pod, as an endpoint of the services that select its labels.
     ///
     /// ```
-    /// use mesh_api::networking::WorkloadEntry;
+    /// use mesh_api::document;
+    /// use mesh_api::networking::{WorkloadEntry, WorkloadEntrySpec};
     /// // A virtual machine that a ServiceEntry can select by `app: details`.
-    /// let machine: WorkloadEntry = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "networking.istio.io/v1",
-    ///     "kind": "WorkloadEntry",
-    ///     "metadata": {"name": "details-vm", "namespace": "bookinfo"},
-    ///     "spec": {
-    ///         "address": "10.1.2.3",
-    ///         "ports": {"http": 8080},
-    ///         "labels": {"app": "details"},
-    ///         "serviceAccount": "details",
-    ///     },
-    /// }))?;
-    /// assert_eq!(machine.spec.ports["http"], 8080);
-    /// # Ok::<(), serde_json::Error>(())
+    /// let yaml = "
+    /// apiVersion: networking.istio.io/v1
+    /// kind: WorkloadEntry
+    /// metadata: {name: details-vm, namespace: bookinfo}
+    /// spec:
+    ///   address: 10.1.2.3
+    ///   ports: {http: 8080}
+    ///   labels: {app: details}
+    ///   serviceAccount: details
+    /// ";
+    /// let spec = WorkloadEntrySpec {
+    ///     address: "10.1.2.3".into(),
+    ///     ports: [("http".into(), 8080)].into(),
+    ///     labels: [("app".into(), "details".into())].into(),
+    ///     service_account: "details".into(),
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<WorkloadEntry>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(
@@ -84,21 +91,38 @@ spec! {
     /// A template for workloads that register themselves.
     ///
     /// ```
-    /// use mesh_api::networking::{HealthCheckMethod, WorkloadGroup};
+    /// use mesh_api::document;
+    /// use mesh_api::networking::{HealthCheckMethod, HttpHealthCheckConfig, ReadinessProbe, WorkloadEntrySpec};
+    /// use mesh_api::networking::{WorkloadGroup, WorkloadGroupMetadata, WorkloadGroupSpec};
     /// // Machines that join as `details` and count as healthy while /health answers.
-    /// let group: WorkloadGroup = serde_json::from_value(serde_json::json!({
-    ///     "apiVersion": "networking.istio.io/v1",
-    ///     "kind": "WorkloadGroup",
-    ///     "metadata": {"name": "details", "namespace": "bookinfo"},
-    ///     "spec": {
-    ///         "metadata": {"labels": {"app": "details"}},
-    ///         "template": {"serviceAccount": "details"},
-    ///         "probe": {"periodSeconds": 5, "httpGet": {"path": "/health", "port": 8080}},
-    ///     },
-    /// }))?;
-    /// let probe = group.spec.probe.unwrap_or_default();
-    /// assert!(matches!(probe.health_check_method, Some(HealthCheckMethod::HttpGet(check)) if check.port == 8080));
-    /// # Ok::<(), serde_json::Error>(())
+    /// let yaml = "
+    /// apiVersion: networking.istio.io/v1
+    /// kind: WorkloadGroup
+    /// metadata: {name: details, namespace: bookinfo}
+    /// spec:
+    ///   metadata:
+    ///     labels: {app: details}
+    ///   template: {serviceAccount: details}
+    ///   probe:
+    ///     periodSeconds: 5
+    ///     httpGet: {path: /health, port: 8080}
+    /// ";
+    /// let health = HttpHealthCheckConfig { path: "/health".into(), port: 8080, ..Default::default() };
+    /// let spec = WorkloadGroupSpec {
+    ///     metadata: Some(WorkloadGroupMetadata {
+    ///         labels: [("app".into(), "details".into())].into(),
+    ///         ..Default::default()
+    ///     }),
+    ///     template: WorkloadEntrySpec { service_account: "details".into(), ..Default::default() },
+    ///     probe: Some(ReadinessProbe {
+    ///         period_seconds: 5,
+    ///         health_check_method: Some(HealthCheckMethod::HttpGet(health)),
+    ///         ..Default::default()
+    ///     }),
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(document::one::<WorkloadGroup>(yaml)?.spec, spec);
+    /// # Ok::<(), mesh_api::Diagnostic>(())
     /// ```
     #[derive(CustomResource)]
     #[kube(

@@ -77,6 +77,17 @@ macro_rules! kinds {
             fn from(object: $type) -> Self {
                 Self::$variant(Arc::new(object))
             }
+        }
+
+        impl TryFrom<Object> for $type {
+            type Error = Object;
+            /// The object itself where it is of this kind; otherwise it is given back.
+            fn try_from(object: Object) -> Result<Self, Object> {
+                match object {
+                    Object::$variant(object) => Ok(Arc::unwrap_or_clone(object)),
+                    other => Err(other),
+                }
+            }
         })*
     };
     (@namespaced) => { true };

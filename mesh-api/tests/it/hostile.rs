@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use mesh_api::document;
 use proptest::prelude::*;
 
+mod texts;
+
 #[test]
 fn hostile_text_is_refused_quickly() {
     let laughs: String = (1..30).fold("a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned(), |mut text, n| {
@@ -43,6 +45,20 @@ fn hostile_text_is_refused_quickly() {
         assert!(start.elapsed() < Duration::from_secs(10), "{what} took {:?}", start.elapsed());
         assert_eq!(parsed.objects().count(), 0, "{what}");
         assert!(parsed.diagnostics().count() >= 1, "{what} was not told");
+    }
+}
+
+/// How much longer it may take: a build without optimisation, and a machine that does other things beside.
+const SLACK: u32 = if cfg!(debug_assertions) { 10 } else { 3 };
+
+#[test]
+fn ten_megabytes_cost_a_second_at_most() {
+    for (what, text) in texts::all() {
+        let start = Instant::now();
+        let parsed = document::parse(&"hostile.yaml".into(), &text);
+        let took = start.elapsed();
+        assert!(took < SLACK * Duration::from_secs(1), "{what} took {took:?}");
+        assert!(parsed.documents.len() <= document::MAX_DOCUMENTS + 1, "{what}");
     }
 }
 

@@ -23,7 +23,7 @@ fn agree(text: &str) -> Result<bool, String> {
     if text.as_bytes().windows(2).any(|w| w[0] == b':' && b",[]{}".contains(&w[1])) {
         return Ok(false);
     }
-    let Some(mut plain) = read(text, 7) else { return Ok(false) };
+    let Some(mut plain) = read(text, 7).and_then(Result::ok) else { return Ok(false) };
     let mut parsed = compose::with_parser(text, 7);
     let Some(Ok(whole)) = parsed.first_mut() else { return Err(format!("{text:?}: {plain:?}\nparser: {parsed:?}")) };
     without_odd_places(&mut plain);
@@ -94,7 +94,7 @@ fn manifests_are_read_the_same_way() {
 
 #[test]
 fn an_address_may_end_in_colons() {
-    let node = read("a: [1.2.3.4, 2001:db8::, b:]\n", 1).unwrap();
+    let node = read("a: [1.2.3.4, 2001:db8::, b:]\n", 1).unwrap().unwrap();
     assert_eq!(serde_json::to_string(&node).unwrap(), r#"{"a":["1.2.3.4","2001:db8::","b:"]}"#);
 }
 
@@ -116,7 +116,7 @@ fn samples_are_read_the_same_way() {
                     let text = std::str::from_utf8(piece.text).unwrap();
                     let agreed = agree(text);
                     assert!(agreed.is_ok(), "{}: {agreed:?}", path.display());
-                    plain += usize::from(read(text, 1).is_some());
+                    plain += usize::from(read(text, 1).is_some_and(|read| read.is_ok()));
                     all += 1;
                 }
             }
@@ -156,7 +156,7 @@ fn the_rest_of_yaml_is_left_to_the_parser() {
         "",
         "# only\n",
     ] {
-        assert_eq!(read(text, 1), None, "{text:?}");
+        assert_eq!(read(text, 1).and_then(Result::ok), None, "{text:?}");
     }
 }
 
