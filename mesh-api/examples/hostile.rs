@@ -1,7 +1,7 @@
 //! What hostile text costs: time and memory for each of the texts that the tests read, and the slowest of them.
 //! Run with `cargo run --release -p mesh-api --example hostile`.
 
-#![allow(clippy::print_stdout, reason = "it is here to print")]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "it is here to measure and to print")]
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -13,6 +13,7 @@ mod crds;
 mod fuzz;
 mod hostile;
 mod objects;
+mod public_api;
 mod round_trip;
 mod samples;
 mod validation;
