@@ -23,6 +23,7 @@ use crate::init::{self, apply::Tools, rules};
 use crate::node::{PodInfo, of_pod};
 use crate::status::{self, Readiness};
 use crate::supervise::{Drain, Envoy, exit_code};
+use crate::wait;
 
 /// What runs beside Envoy in a pod.
 #[derive(Debug, Parser)]
@@ -44,6 +45,8 @@ enum Command {
     Proxy(Box<ProxyArgs>),
     /// Set the rules that bring the pod's traffic to Envoy
     Init(Box<init::Options>),
+    /// Wait until the proxy is ready
+    Wait(wait::Options),
 }
 
 #[derive(Debug, Args)]
@@ -91,6 +94,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, env: Environment) -> 
     let done = match cli.command {
         Command::Proxy(args) => proxy(*args, &env),
         Command::Init(options) => initialise(&options, &env).map(|()| ExitCode::SUCCESS),
+        Command::Wait(options) => {
+            runtime().and_then(|runtime| runtime.block_on(wait::wait(&options))).map(|()| ExitCode::SUCCESS)
+        }
     };
     done.unwrap_or_else(|error| {
         tracing::error!("{error:#}");
@@ -248,8 +254,7 @@ fn proxy(args: ProxyArgs, env: &Environment) -> anyhow::Result<ExitCode> {
         config.status_port,
     );
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let status = runtime.block_on(async {
+    let status = runtime()?.block_on(async {
         let probes = status::serve(status_port, readiness)
             .await
             .with_context(|| format!("opening the port {status_port} for probes"))?;
@@ -260,6 +265,10 @@ fn proxy(args: ProxyArgs, env: &Environment) -> anyhow::Result<ExitCode> {
         }
     })?;
     Ok(ExitCode::from(exit_code(status)))
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
 }
 
 fn envoy_arguments(

@@ -18,5 +18,6 @@ pub mod init;
 pub mod node;
 pub mod status;
 pub mod supervise;
+pub mod wait;
 
 pub use environment::Environment;
