@@ -46,20 +46,34 @@ impl MeshFlags {
     /// # Errors
     /// When a file cannot be read.
     pub fn settings(&self) -> Result<(Settings, Vec<Diagnostic>), Unreadable> {
+        Ok(self.settings_of(&self.texts()?))
+    }
+
+    /// The texts of the files that the flags name.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn texts(&self) -> Result<MeshTexts, Unreadable> {
+        let text = |path: &Option<PathBuf>| path.as_ref().map(|path| Ok((name_of(path), read(path)?))).transpose();
+        Ok(MeshTexts { mesh: text(&self.mesh_config)?, networks: text(&self.mesh_networks)? })
+    }
+
+    /// The settings that the flags and these texts ask for, and what is wrong with the texts.
+    pub fn settings_of(&self, texts: &MeshTexts) -> (Settings, Vec<Diagnostic>) {
         let mut settings = Settings::default();
         let mut told = Vec::new();
-        if let Some(path) = &self.mesh_config {
-            let (mesh, problems) = MeshConfig::default().apply(&name_of(path), &read(path)?);
+        if let Some((name, text)) = &texts.mesh {
+            let (mesh, problems) = MeshConfig::default().apply(name, text);
             told.extend(problems);
             settings.root_namespace = mesh.root_namespace.as_str().into();
             settings.mesh = Arc::new(mesh);
         }
-        if let Some(path) = &self.mesh_networks {
-            let (networks, problems) = MeshNetworks::from_yaml(&read(path)?);
+        if let Some((name, text)) = &texts.networks {
+            let (networks, problems) = MeshNetworks::from_yaml(text);
             told.extend(problems);
             if networks != MeshNetworks::default() {
                 let unused = "networks are read but not used yet: endpoints of all networks count as reachable";
-                told.push(Diagnostic::warning("UnsupportedField", format!("{}: {unused}", path.display())));
+                told.push(Diagnostic::warning("UnsupportedField", format!("{name}: {unused}")));
             }
         }
         if let Some(namespace) = &self.root_namespace {
@@ -68,8 +82,17 @@ impl MeshFlags {
         settings.domain = self.domain.as_str().into();
         settings.cluster_id = self.cluster_id.as_str().into();
         settings.features = Features::new(self.env.iter().cloned().collect::<BTreeMap<_, _>>());
-        Ok((settings, told))
+        (settings, told)
     }
+}
+
+/// The texts that describe the mesh, each with the name of where it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MeshTexts {
+    /// MeshConfig as YAML.
+    pub mesh: Option<(Name, String)>,
+    /// MeshNetworks as YAML.
+    pub networks: Option<(Name, String)>,
 }
 
 /// The text of a file that a flag names.

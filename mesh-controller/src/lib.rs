@@ -12,8 +12,11 @@
 pub mod cli;
 pub mod control_plane;
 pub mod identity;
+pub mod leader;
+pub mod mesh_config;
 pub mod meshctl;
 pub mod meshd;
+mod retry;
 pub mod source;
 pub mod store;
 pub use mesh_api::yaml;

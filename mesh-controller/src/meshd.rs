@@ -2,36 +2,52 @@
 
 mod identity;
 
+use std::convert::Infallible;
 use std::ffi::OsString;
+use std::future::pending;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use mesh_api::Diagnostic;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use mesh_api::types::Duration as GoDuration;
+use mesh_api::{Diagnostic, Name};
 use mesh_xds::model::Settings;
 use mesh_xds::server;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{self, MeshFlags, Verdict};
-use crate::control_plane::ControlPlane;
-use crate::source::Files;
+use crate::cli::{self, MeshFlags, MeshTexts, Verdict};
+use crate::control_plane::{ControlPlane, ControlPlaneBuilder};
+use crate::mesh_config::MeshConfigMap;
+use crate::source::files::Unreadable;
+use crate::source::{Files, Kube, Remotes};
 use crate::store::Debounce;
 
 /// The control plane of a mesh
 #[derive(Parser, Debug)]
 #[command(name = "meshd", version, max_term_width = 100)]
 struct Meshd {
-    /// Serve the manifests in this folder, and follow its changes; may be repeated, later folders win
-    #[arg(long, required = true, value_name = "DIR")]
+    /// Serve the manifests in this folder instead of a cluster's, and follow its changes; may be repeated, later folders win
+    #[arg(long, value_name = "DIR")]
     config_dir: Vec<PathBuf>,
+    /// How to reach the cluster; otherwise as KUBECONFIG says, or as a pod of it
+    #[arg(long, value_name = "FILE", conflicts_with = "config_dir")]
+    kubeconfig: Option<PathBuf>,
+    /// The control plane's own namespace, where the ConfigMap `istio` with its settings is
+    #[arg(long, env = "POD_NAMESPACE", default_value = "istio-system")]
+    namespace: String,
+    /// The control plane's revision: its ConfigMap is `istio-REVISION`
+    #[arg(long, env = "REVISION", default_value = "")]
+    revision: String,
     #[command(flatten)]
     mesh: MeshFlags,
     /// Where xDS and certificates are served in plaintext; port 0 is any free one
@@ -87,30 +103,30 @@ impl Meshd {
         for folder in &self.config_dir {
             std::fs::metadata(folder).with_context(|| format!("--config-dir {}", folder.display()))?;
         }
-        let (settings, told) = self.mesh.settings()?;
-        tell(&told);
-        let (new_settings, follow_settings) = watch::channel(Arc::new(settings.clone()));
-        let (identity, ca_folder) = self.identity.identity(&settings, &settings.root_namespace)?;
-        let authority = identity.authority.clone();
-        let mut options = server::Options::default();
-        options.drain_timeout = self.drain_timeout;
-        options.remote_debug = self.remote_debug;
-        let control_plane = ControlPlane::builder()
-            .settings(settings)
-            .follow_settings(follow_settings)
-            .debounce(self.debounce())
-            .server_options(options)
-            .source(Files::new(self.config_dir.clone()))
-            .identity(identity)
-            .serve_xds(self.grpc_addr)
-            .serve_secure(self.secure_addr())
-            .serve_http(self.http_addr)
-            .serve_metrics(self.monitoring_addr);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
-            let control_plane = control_plane.bind().await?;
+            let mut shutdown = pin!(async {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            });
+            let cluster = if self.config_dir.is_empty() { Some(self.client().await?) } else { None };
+            let config_map = cluster.clone().map(|client| MeshConfigMap::new(client, &self.namespace, &self.revision));
+            let mut origin = Origin::new(self.mesh.clone(), config_map);
+            let texts = tokio::select! {
+                texts = origin.first() => texts?,
+                () = &mut shutdown => return Ok(()),
+            };
+            let (settings, told) = self.mesh.settings_of(&texts);
+            tell(&told);
+            let (new_settings, follow_settings) = watch::channel(Arc::new(settings.clone()));
+            let (identity, ca_folder) = self.identity.identity(&settings, &settings.root_namespace)?;
+            let authority = identity.authority.clone();
+            let control_plane =
+                self.control_plane(settings, follow_settings, cluster).identity(identity).bind().await?;
             let (addresses, mut ready) = (control_plane.addresses(), control_plane.ready());
             let announce = async {
                 if ready.wait_for(|ready| *ready).await.is_ok() {
@@ -123,24 +139,18 @@ impl Meshd {
                 }
                 anyhow::Ok(())
             };
-            let shutdown = async {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            };
             let metrics = control_plane.certificate_metrics();
             let follow_authority = async {
                 match ca_folder {
                     Some(folder) => folder.follow(&authority, &metrics).await,
-                    None => std::future::pending().await,
+                    None => pending().await,
                 }
             };
             let run = async {
                 tokio::select! {
                     ended = control_plane.run_until(shutdown) => ended,
                     never = follow_authority => match never {},
-                    never = follow_files(self.mesh.clone(), told, new_settings) => match never {},
+                    never = follow(origin, told, new_settings) => match never {},
                 }
             };
             let (announced, ended) = tokio::join!(announce, run);
@@ -151,6 +161,48 @@ impl Meshd {
     fn secure_addr(&self) -> SocketAddr {
         let port = if self.grpc_addr.port() == 0 { 0 } else { 15012 };
         self.secure_grpc_addr.unwrap_or_else(|| SocketAddr::new(self.grpc_addr.ip(), port))
+    }
+
+    fn control_plane(
+        &self,
+        settings: Settings,
+        follow_settings: watch::Receiver<Arc<Settings>>,
+        cluster: Option<Client>,
+    ) -> ControlPlaneBuilder {
+        let mut options = server::Options::default();
+        options.drain_timeout = self.drain_timeout;
+        options.remote_debug = self.remote_debug;
+        let builder = ControlPlane::builder()
+            .settings(settings)
+            .follow_settings(follow_settings.clone())
+            .debounce(self.debounce())
+            .server_options(options)
+            .serve_xds(self.grpc_addr)
+            .serve_secure(self.secure_addr())
+            .serve_http(self.http_addr)
+            .serve_metrics(self.monitoring_addr);
+        match cluster {
+            Some(client) => {
+                let own = Name::from(self.mesh.cluster_id.as_str());
+                let remotes = Remotes::new(client.clone(), &self.namespace, own);
+                builder.source(remotes).source(Kube::new(client).settings(follow_settings))
+            }
+            None => builder.source(Files::new(self.config_dir.clone())),
+        }
+    }
+
+    async fn client(&self) -> anyhow::Result<Client> {
+        let config = match &self.kubeconfig {
+            Some(file) => {
+                let kubeconfig = Kubeconfig::read_from(file)?;
+                kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+            }
+            None => {
+                let inferred = kube::Config::infer().await;
+                inferred.context("no cluster is configured; name its --kubeconfig, or a folder with --config-dir")?
+            }
+        };
+        Ok(Client::try_from(config)?)
     }
 
     /// `--env` sets what istiod reads from its environment, so it may set these two as well.
@@ -172,24 +224,70 @@ fn tell(problems: &[Diagnostic]) {
     }
 }
 
-/// Reads the files that the flags name once a second, and sends their settings on when they differ. Settings change
-/// rarely and nobody waits for them, so there is no watch.
-async fn follow_files(
+/// Where the mesh's settings come from: files that flags name, and the cluster's ConfigMap, which counts less.
+struct Origin {
     flags: MeshFlags,
-    mut told: Vec<Diagnostic>,
-    settings: watch::Sender<Arc<Settings>>,
-) -> std::convert::Infallible {
-    if flags.mesh_config.is_none() && flags.mesh_networks.is_none() {
-        std::future::pending::<()>().await;
+    config_map: Option<MeshConfigMap>,
+    /// What the ConfigMap said last.
+    said: MeshTexts,
+}
+
+impl Origin {
+    fn new(flags: MeshFlags, config_map: Option<MeshConfigMap>) -> Self {
+        Self { flags, config_map, said: MeshTexts::default() }
     }
+
+    /// What there is at the start. A cluster is waited for: its proxies must not be sent what its settings do not allow.
+    async fn first(&mut self) -> Result<MeshTexts, Unreadable> {
+        if let Some(config_map) = &mut self.config_map {
+            self.said = texts(config_map).await;
+        }
+        self.read().await
+    }
+
+    /// What there is after the next change of the ConfigMap, or after a second: files change rarely and nobody waits for
+    /// them, so they have no watch.
+    async fn next(&mut self) -> Result<MeshTexts, Unreadable> {
+        let has_files = self.flags.mesh_config.is_some() || self.flags.mesh_networks.is_some();
+        let config_map = async {
+            match &mut self.config_map {
+                Some(config_map) => texts(config_map).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            said = config_map => self.said = said,
+            () = tokio::time::sleep(Duration::from_secs(1)), if has_files => {}
+        }
+        self.read().await
+    }
+
+    /// What the files say, and what the ConfigMap said of the rest.
+    fn read(&self) -> impl Future<Output = Result<MeshTexts, Unreadable>> + use<> {
+        let (flags, said) = (self.flags.clone(), self.said.clone());
+        async move {
+            let files = tokio::task::spawn_blocking(move || flags.texts()).await;
+            let files = files.unwrap_or_else(|_| Ok(MeshTexts::default()))?;
+            Ok(MeshTexts { mesh: files.mesh.or(said.mesh), networks: files.networks.or(said.networks) })
+        }
+    }
+}
+
+async fn texts(config_map: &mut MeshConfigMap) -> MeshTexts {
+    let mut data = config_map.next().await;
+    let name = Name::from(config_map.name());
+    let mut text = |key| data.remove(key).map(|text| (name.clone(), text));
+    MeshTexts { mesh: text("mesh"), networks: text("meshNetworks") }
+}
+
+/// Sends the settings on when they differ from those before.
+async fn follow(mut origin: Origin, mut told: Vec<Diagnostic>, settings: watch::Sender<Arc<Settings>>) -> Infallible {
     let mut unreadable = String::new();
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let flags = flags.clone();
-        let Ok(read) = tokio::task::spawn_blocking(move || flags.settings()).await else { continue };
-        match read {
-            Ok((new, problems)) => {
+        match origin.next().await {
+            Ok(texts) => {
                 unreadable.clear();
+                let (new, problems) = origin.flags.settings_of(&texts);
                 if problems != told {
                     tell(&problems);
                     told = problems;
@@ -256,7 +354,7 @@ mod tests {
         let file = folder.path().join("mesh.yaml");
         let flags = MeshFlags { mesh_config: Some(file.clone()), ..MeshFlags::default() };
         let (sender, mut settings) = watch::channel(Arc::default());
-        let following = tokio::spawn(follow_files(flags, Vec::new(), sender));
+        let following = tokio::spawn(follow(Origin::new(flags, None), Vec::new(), sender));
         for root in ["one", "two"] {
             std::fs::write(&file, format!("rootNamespace: {root}\n")).unwrap();
             settings.wait_for(|settings| settings.root_namespace == root).await.unwrap();

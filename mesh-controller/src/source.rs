@@ -10,13 +10,17 @@ use std::pin::Pin;
 use mesh_api::{Diagnostic, Location, Name, Object, ObjectRef};
 
 pub mod files;
+pub mod kube;
 pub mod memory;
+pub mod remotes;
 
 #[cfg(test)]
 mod conformance;
 
+pub use self::kube::Kube;
 pub use files::Files;
 pub use memory::Memory;
+pub use remotes::Remotes;
 
 /// One thing that a source has to say.
 #[derive(Clone, Debug, PartialEq)]

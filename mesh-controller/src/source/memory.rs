@@ -112,3 +112,29 @@ impl Source for MemorySource {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::conformance::{Subject, check, key, object};
+
+    #[tokio::test]
+    async fn memory_conforms() {
+        struct InMemory(Memory);
+        impl Subject for InMemory {
+            fn source(&self) -> Box<dyn Source> {
+                Box::new(self.0.source())
+            }
+            fn put(&self, name: &str, value: &str) {
+                self.0.upsert(object(name, value));
+            }
+            fn delete(&self, name: &str) {
+                self.0.delete(&key(name));
+            }
+            fn spoil(&self, _: &str) -> bool {
+                false
+            }
+        }
+        check(&InMemory(Memory::default())).await;
+    }
+}

@@ -151,7 +151,7 @@ fn standard_input_is_a_file_like_any_other() {
     assert!(text(&out.stdout).contains("\"-:"), "{}", text(&out.stdout));
 }
 
-fn get(address: &str, path: &str) -> String {
+pub(crate) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: meshd\r\nConnection: close\r\n\r\n").unwrap();
     let mut out = String::new();
@@ -206,7 +206,15 @@ fn meshd_refuses_what_it_cannot_serve() {
             "cannot listen on 127.0.0.1",
         ),
     ] {
-        let out = Command::new(env!("CARGO_BIN_EXE_meshd")).args(&args).current_dir(folder.path()).output().unwrap();
+        // No cluster either, wherever the test runs.
+        let out = Command::new(env!("CARGO_BIN_EXE_meshd"))
+            .args(&args)
+            .current_dir(folder.path())
+            .env("KUBECONFIG", folder.path().join("nowhere"))
+            .env("HOME", folder.path())
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .output()
+            .unwrap();
         assert_eq!(out.status.code(), Some(2), "{args:?}");
         assert!(text(&out.stderr).contains(told), "{args:?}: {}", text(&out.stderr));
     }

@@ -5,12 +5,16 @@
 
 mod broken;
 mod certificates;
+mod cluster;
 mod commands;
 mod corpus;
 mod crds;
 mod edges;
 mod envoy;
+mod envtest;
 mod invariants;
+mod kube;
+mod leader;
 mod pipeline;
 mod samples;
 mod simulation;

@@ -112,7 +112,7 @@ fn walk(folder: &Path, out: &mut Vec<PathBuf>) {
 }
 
 /// Pods and EndpointSlices as a cluster would have them, and the proxies that would ask.
-fn cluster(texts: &[String]) -> (Vec<Value>, Vec<Value>) {
+pub(crate) fn cluster(texts: &[String]) -> (Vec<Value>, Vec<Value>) {
     let objects: Vec<Object> = texts
         .iter()
         .flat_map(|t| mesh_api::document::parse(&Name::from("sample.yaml"), t).objects().cloned().collect::<Vec<_>>())
