@@ -1,9 +1,9 @@
 //! The objects of a Kubernetes cluster, followed through its apiserver.
 //!
-//! One task for each kind lists and watches it ([`watch`]), decodes what it hears and drops what the mesh has no use for
-//! ([`decode`]). All of them tell one [`Mirror`], which knows what was told before: a new list, after a cut that lasted too
+//! One task for each kind lists and watches it (`watch`), decodes what it hears and drops what the mesh has no use for
+//! (`decode`). All of them tell one `Mirror`, which knows what was told before: a new list, after a cut that lasted too
 //! long or when a definition came back, costs only what has changed. Which kinds a cluster serves, and as which version,
-//! its CustomResourceDefinitions say ([`definitions`]): a kind that is not there has no objects, and gets its watch when
+//! its CustomResourceDefinitions say (`definitions`): a kind that is not there has no objects, and gets its watch when
 //! it appears.
 //!
 //! An apiserver that does not answer deletes nothing: what was last heard stays in force until it says otherwise.
