@@ -62,15 +62,18 @@ pub mod names;
 pub mod networking;
 pub mod object;
 pub mod schema;
+pub mod re2;
 pub mod security;
 pub mod telemetry;
 pub mod types;
+pub mod validate;
 pub mod yaml;
 
 pub use diagnostic::{Diagnostic, FieldPath, Location, Severity};
 pub use document::{Document, Parsed};
 pub use names::{Hostname, Name, ObjectRef};
 pub use object::{Kind, Object};
+pub use validate::Validate;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 

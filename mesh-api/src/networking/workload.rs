@@ -148,7 +148,7 @@ spec! {
         #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
             ("a Unix socket has no ports", "!has(self.address) || !self.address.startsWith('unix://') || !has(self.ports)"),
         ])))]
-        pub template: WorkloadEntrySpec,
+        pub template: Option<WorkloadEntrySpec>,
         /// How a workload's agent finds out whether it is healthy. Default: it always is.
         pub probe: Option<ReadinessProbe>,
     }

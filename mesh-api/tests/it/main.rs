@@ -17,4 +17,5 @@ mod public_api;
 mod round_trip;
 mod samples;
 mod validation;
+mod semantic;
 mod wasm;
