@@ -103,7 +103,7 @@ pub fn list_name(type_url: TypeUrl) -> &'static str {
     }
 }
 
-fn descriptor(type_url: &str) -> Result<prost_reflect::MessageDescriptor, Error> {
+pub(crate) fn descriptor(type_url: &str) -> Result<prost_reflect::MessageDescriptor, Error> {
     let name = type_url.rsplit('/').next().unwrap_or(type_url);
     pool()?.get_message_by_name(name).ok_or_else(|| Error::UnknownType(type_url.to_owned()))
 }

@@ -15,6 +15,8 @@ pub mod build;
 mod builder;
 pub mod class;
 pub mod endpoints;
+#[cfg(feature = "json")]
+pub mod envoy_filter;
 pub mod explain;
 #[cfg(feature = "json")]
 pub mod json;

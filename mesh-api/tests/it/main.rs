@@ -16,6 +16,6 @@ mod objects;
 mod public_api;
 mod round_trip;
 mod samples;
-mod validation;
 mod semantic;
+mod validation;
 mod wasm;

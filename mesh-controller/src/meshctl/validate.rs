@@ -1,7 +1,7 @@
 //! `meshctl validate`: whether documents are what they should be, each on its own.
 //!
-//! The layer `crd` is what an apiserver with our definitions would say; the layer `semantic` is what reading an object and
-//! lowering it finds. What we do not support is no mistake of the user and is not told here.
+//! The layer `crd` is what an apiserver with our definitions would say; the layer `semantic` is what reading an object
+//! finds and what it says of itself by the rules of Istio's webhook. What we do not support is not told here.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use mesh_api::document::{self, Document, Node, Raw, Value};
 use mesh_api::schema::Validator;
-use mesh_api::{Diagnostic, Location, Name, ObjectRef, Severity};
-use mesh_xds::model::Settings;
-use mesh_xds::{Change, Snapshot};
+use mesh_api::{Diagnostic, Location, Name, Object, ObjectRef, Severity, Validate as _};
+use mesh_xds::envoy_filter;
 use serde::Serialize;
 
 use crate::cli::{Form, MeshFlags, Verdict, complain};
@@ -64,8 +63,8 @@ struct Finding {
 impl Validate {
     pub(super) fn run(&self) -> anyhow::Result<(String, Verdict)> {
         let (settings, told) = self.mesh.settings()?;
-        told.iter().for_each(complain);
-        let judge = Judge::new(self.layer, settings);
+        told.iter().chain(&settings.mesh.validate()).for_each(complain);
+        let judge = Judge::new(self.layer);
         let style = Style::of_stdout();
         let mut findings = Vec::new();
         let mut report = String::new();
@@ -89,16 +88,13 @@ impl Validate {
 struct Judge {
     /// For the layers that an apiserver is part of.
     apiserver: Option<Validator>,
-    /// For the layers that meaning is part of.
-    settings: Option<Settings>,
+    /// Whether meaning is part of the layer.
+    semantic: bool,
 }
 
 impl Judge {
-    fn new(layer: Layer, settings: Settings) -> Self {
-        Self {
-            apiserver: (layer != Layer::Semantic).then(Validator::new),
-            settings: (layer != Layer::Crd).then_some(settings),
-        }
+    fn new(layer: Layer) -> Self {
+        Self { apiserver: (layer != Layer::Semantic).then(Validator::new), semantic: layer != Layer::Crd }
     }
 
     /// What is said of a document, or of each object of a list.
@@ -129,7 +125,7 @@ impl Judge {
         };
         // What an apiserver refuses, or accepts, is not said again in our words.
         let said = match (&read, apiserver) {
-            (_, Some(_)) => self.settings.is_none() || (read.is_err() && !told.is_empty()),
+            (_, Some(_)) => !self.semantic || (read.is_err() && !told.is_empty()),
             _ => false,
         };
         if !said {
@@ -141,7 +137,7 @@ impl Judge {
         Finding::new(object, told)
     }
 
-    /// What reading the object and, if that is asked for, lowering it finds.
+    /// What reading the object finds and, if that is asked for, what it says of itself.
     fn meaning(&self, raw: &Raw<'_>, read: Result<Document, Diagnostic>) -> Vec<Diagnostic> {
         let document = match read {
             Ok(document) => document,
@@ -152,12 +148,12 @@ impl Judge {
             // A field below `spec` is pruned; beside `spec` it is a misspelt `spec`.
             problem.severity = Severity::Error;
         }
-        if let Some(settings) = &self.settings {
-            let object = document.object.object_ref();
-            let lowered = Snapshot::new(settings.clone()).apply([Change::Upsert(document.object)]);
-            problems.extend(lowered.diagnostics_of(&object).iter().cloned());
+        if self.semantic {
+            problems.extend(document.object.validate());
+            if let Object::EnvoyFilter(filter) = &document.object {
+                problems.extend(envoy_filter::check_patches(filter));
+            }
         }
-        problems.retain(|problem| !problem.code.starts_with("Unsupported"));
         for problem in problems.iter_mut().filter(|problem| problem.location.is_none()) {
             problem.location = Some(raw.locate(&document.at.join(&problem.path)));
         }
@@ -205,7 +201,7 @@ mod tests {
 
     fn check(text: &str, layer: Layer) -> Finding {
         let document = document::raw(&"f.yaml".into(), text).remove(0);
-        Judge::new(layer, Settings::default()).document(document).remove(0)
+        Judge::new(layer).document(document).remove(0)
     }
 
     #[test]
@@ -248,5 +244,17 @@ mod tests {
         assert!(finding.errors.iter().all(|error| !semantic.contains(error)), "{semantic:?}");
         let list = format!("kind: List\napiVersion: v1\nitems:\n- {}", text.trim_end().replace('\n', "\n  "));
         assert_eq!(check(&list, Layer::Crd).errors.len(), 2);
+    }
+
+    #[test]
+    fn the_semantic_layer_knows_the_meaning() {
+        let gateway = "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: a}, spec: {servers: []}}";
+        assert!(check(gateway, Layer::Crd).valid);
+        let finding = check(gateway, Layer::Semantic);
+        assert!(finding.errors[0].starts_with("f.yaml:1:"), "{finding:?}");
+        assert!(finding.errors[0].contains("gateway must have at least one server"), "{finding:?}");
+        let filter = "{apiVersion: networking.istio.io/v1alpha3, kind: EnvoyFilter, metadata: {name: a}, spec: {configPatches: \
+            [{applyTo: CLUSTER, patch: {operation: ADD, value: {name: false}}}]}}";
+        assert!(!check(filter, Layer::All).valid);
     }
 }
