@@ -45,7 +45,7 @@ async fn a_leader_that_is_killed_or_steps_down_is_followed_by_another() {
     let (c, (step_down, stepped)) = (candidate(cluster.client(), "c"), oneshot::channel::<()>());
     let mut c_leads = c.leads();
     second.abort();
-    let third = tokio::spawn(async move { c.run(async { drop(stepped.await) }).await });
+    let third = tokio::spawn(async move { c.run(async { assert_eq!(stepped.await, Ok(())) }).await });
     leads(&mut c_leads).await;
     let (mut d, _fourth) = stand(cluster.client(), "d");
     step_down.send(()).unwrap();
