@@ -63,8 +63,8 @@ impl Findings {
         let (false, Some(value), Some(name)) = (for_waypoint, value, message(patch.apply_to)) else { return };
         let Ok(descriptor) = json::descriptor(name) else { return };
         let mut value = value.clone();
-        self.fields(path, &descriptor, &mut value);
         self.typed_config(path, &descriptor, &value);
+        self.fields(path, &descriptor, &mut value);
         if let Err(why) = DynamicMessage::deserialize(descriptor, Value::Object(value)) {
             self.error(path, "InvalidPatch", format!("Envoy filter: the value does not fit {name}: {why}"));
         }
