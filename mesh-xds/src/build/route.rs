@@ -21,7 +21,7 @@ use mesh_api::{Hostname, Name};
 
 use crate::build::cluster::hash_policy;
 use crate::model::Labels;
-use crate::model::destination_rule::HashKey;
+use crate::model::destination_rule::{HashKey, Origin};
 use crate::model::virtual_service::{Destination, HttpMatch, Retries, Semantics, Source, VirtualService};
 
 pub use action::duration;
@@ -164,8 +164,23 @@ pub fn vs_metadata(vs: &VirtualService, path: &str) -> Metadata {
 
 /// `filter_metadata.istio.config` names an object of `networking.istio.io` as Istio does; `path` is the field in it.
 pub fn config_metadata(kind: &str, namespace: &str, name: &str, path: &str) -> Metadata {
+    named(config_path(kind, namespace, name), path)
+}
+
+/// The same mark for the kinds that stand behind inbound connections.
+pub fn origin_metadata(origin: &Origin) -> Metadata {
+    let (group, kind) = match origin.object.kind.as_str() {
+        "PeerAuthentication" => ("apis/security.istio.io", "peer-authentication"),
+        "Service" => ("api", "service"),
+        "ServiceEntry" => ("apis/networking.istio.io", "service-entry"),
+        _ => ("apis/networking.istio.io", "sidecar"),
+    };
+    let (namespace, name) = (&origin.object.namespace, &origin.object.name);
+    named(format!("/{group}/v1/namespaces/{namespace}/{kind}/{name}"), origin.path.as_str())
+}
+
+fn named(config: String, path: &str) -> Metadata {
     let text = |t: String| Value { kind: Some(Kind::StringValue(t)) };
-    let config = config_path(kind, namespace, name);
     let mut fields = std::collections::HashMap::from([("config".to_owned(), text(config))]);
     if !path.is_empty() {
         fields.insert("path".to_owned(), text(path.to_owned()));

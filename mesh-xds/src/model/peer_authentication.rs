@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use mesh_api::{Name, ObjectRef};
+use mesh_api::{FieldPath, Name, ObjectRef};
 
+use super::destination_rule::Origin;
 use super::{Labels, selects};
 
 /// What servers accept.
@@ -40,14 +41,28 @@ pub struct PeerAuthentication {
 pub struct Accepts {
     /// On every port that is not named.
     pub mode: MtlsMode,
+    /// The policy that says so; `None`: none does.
+    pub by: Option<ObjectRef>,
     /// By the workload's port.
     pub ports: BTreeMap<u16, MtlsMode>,
+    /// The policy that names ports.
+    pub ports_by: Option<ObjectRef>,
 }
 
 impl Accepts {
     /// On a port; 0 is any port that is not named.
     pub fn on(&self, port: u16) -> MtlsMode {
         self.ports.get(&port).copied().unwrap_or(self.mode)
+    }
+
+    /// The field that decides what is accepted on a port; `None`: no policy does.
+    pub fn decided_by(&self, port: u16) -> Option<Origin> {
+        let (policy, path) = if self.ports.contains_key(&port) {
+            (&self.ports_by, format!("spec.portLevelMtls[{port}].mode"))
+        } else {
+            (&self.by, "spec.mtls.mode".to_owned())
+        };
+        Some(Origin { object: policy.clone()?, path: FieldPath::new(path) })
     }
 
     /// What a workload accepts by the policies of its namespace and of the root namespace: the narrowest scope that says
@@ -70,10 +85,11 @@ impl Accepts {
                 *scope = Some(policy);
             }
         }
-        let said = |policy: Option<&PeerAuthentication>| policy.and_then(|p| p.mode);
-        let mode = said(workload).or(said(namespace)).or(said(mesh)).unwrap_or(MtlsMode::Permissive);
+        let source = |policy: &PeerAuthentication| policy.source.clone();
+        let deciding = [workload, namespace, mesh].into_iter().flatten().find(|policy| policy.mode.is_some());
+        let mode = deciding.and_then(|policy| policy.mode).unwrap_or(MtlsMode::Permissive);
         let ports = workload.into_iter().flat_map(|p| &p.ports).map(|(port, own)| (*port, own.unwrap_or(mode)));
-        Self { mode, ports: ports.collect() }
+        Self { mode, by: deciding.map(source), ports: ports.collect(), ports_by: workload.map(source) }
     }
 }
 
@@ -128,5 +144,9 @@ mod tests {
         let narrow = PeerAuthentication { ports, ..policy("ns", "w", Some("a"), Some(Disable)) };
         let found = accepts(&[narrow]);
         assert_eq!((found.on(80), found.on(81), found.on(82)), (Strict, Disable, Disable));
+        let decided = |port| found.decided_by(port).map(|origin| format!("{} {}", origin.object.name, origin.path));
+        assert_eq!(decided(80).as_deref(), Some("w spec.portLevelMtls[80].mode"));
+        assert_eq!(decided(82).as_deref(), Some("w spec.mtls.mode"));
+        assert_eq!(accepts(&[]).decided_by(80), None);
     }
 }

@@ -1,6 +1,5 @@
 //! Filter chains: how connections to one port are told apart, and what each of them gets.
 
-use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch};
 use envoy_types::pb::envoy::config::route::v3::{
     Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
@@ -16,6 +15,7 @@ use super::plan::PlannedPort;
 use super::{VIRTUAL_INBOUND, tls};
 use crate::build::cluster::{stat_name, wire};
 use crate::build::http::{Http, Routes, Side};
+use crate::build::route::origin_metadata;
 use crate::build::{BLACKHOLE_CLUSTER, TCP_PROXY, access_log, bool_value, duration, network_filter, u32_value};
 use crate::class::Server;
 use crate::model::peer_authentication::MtlsMode;
@@ -120,12 +120,7 @@ impl Context<'_> {
             }),
             filters: vec![if way.http { self.http(port) } else { self.tcp(port) }],
             transport_socket: socket,
-            metadata: port.source.as_ref().map(|source| {
-                let config =
-                    format!("/apis/networking.istio.io/v1/namespaces/{}/sidecar/{}", source.namespace, source.name);
-                let istio = wire::structure([("config", wire::text(config))]);
-                Metadata { filter_metadata: [("istio".to_owned(), istio)].into(), ..Metadata::default() }
-            }),
+            metadata: port.source.as_ref().map(origin_metadata),
             ..FilterChain::default()
         }
     }

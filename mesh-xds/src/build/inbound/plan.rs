@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use mesh_api::networking::{CaptureMode, ConnectionPoolSettings, IstioIngressListener, ServerTlsSettings};
-use mesh_api::{Name, ObjectRef};
+use mesh_api::{FieldPath, Name};
 
 use crate::build::authn::{AcceptedBy, has_identity};
 use crate::build::cluster::inbound_name;
 use crate::build::cluster::special::INBOUND_PASSTHROUGH;
 use crate::class::{Interception, Server};
 use crate::memo::Query;
+use crate::model::destination_rule::Origin;
 use crate::model::peer_authentication::{Accepts, MtlsMode};
 use crate::model::{Protocol, Service, Settings, Sidecar};
 use crate::scope::settings;
@@ -54,8 +55,8 @@ pub(super) struct PlannedPort {
     pub(super) host: Name,
     /// The service that the port belongs to, for names of statistics.
     pub(super) service: Option<Shared<Service>>,
-    /// The Sidecar that defines it.
-    pub(super) source: Option<ObjectRef>,
+    /// The field that decides how it is served: of the Sidecar that defines it, of the policy for it, or of its service.
+    pub(super) source: Option<Origin>,
 }
 
 impl PlannedPort {
@@ -95,12 +96,15 @@ impl Query for PlanOf {
                     mtls: accepted(&accepts, target.target, identity),
                     tls: None,
                     host: service.hostname.name().clone(),
+                    source: accepts.decided_by(target.target).or_else(|| {
+                        let path = FieldPath::new(format!("spec.ports[port={}]", target.port));
+                        Some(Origin { object: service.source.clone(), path })
+                    }),
                     service: Some(Shared::from(service)),
-                    source: None,
                 });
             }
         }
-        for listener in ingress {
+        for (index, listener) in ingress.iter().enumerate() {
             let Ok(number) = u16::try_from(listener.port.number) else { continue };
             let bind_to_port = match listener.capture_mode {
                 CaptureMode::Default => server.interception == Interception::None,
@@ -131,7 +135,10 @@ impl Query for PlanOf {
                 tls,
                 host: sidecar.as_ref().map_or_else(Name::default, |s| synthetic_host(s)),
                 service: None,
-                source: sidecar.as_ref().map(|s| s.source.clone()),
+                source: sidecar.as_ref().map(|sidecar| Origin {
+                    object: sidecar.source.clone(),
+                    path: FieldPath::new(format!("spec.ingress[{index}]")),
+                }),
             });
         }
         let named = |port: u16| {
@@ -154,7 +161,7 @@ impl Query for PlanOf {
             tls: None,
             host: Name::default(),
             service: None,
-            source: None,
+            source: accepts.decided_by(target),
         });
         InboundPlan { passthrough: passthrough.collect(), ports: ports.into_values().collect() }
     }

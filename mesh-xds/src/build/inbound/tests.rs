@@ -5,6 +5,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, Listener};
 
+use crate::explain::{Direction, Protocol, Request, Resources, explain};
 use crate::snapshot::{Change, Snapshot};
 use crate::testing::{envoy_accepts, objects};
 use crate::{Builder, Proxy, TypeUrl};
@@ -138,6 +139,26 @@ fn policies_choose_what_is_accepted() {
     let without = [("MESH_MTLS", "false")];
     assert_eq!(of("{}", &without, 8080), ["0.0.0.0_8080:8080 raw_buffer http"], "no certificates, no TLS");
     assert_eq!(of(strict, &without, 8080), ["0.0.0.0_8080:8080 tls ends TLS http"], "but never less than asked for");
+}
+
+#[test]
+fn explain_names_what_decides_about_a_port() {
+    let named = |more: &str, port: u16| -> Option<String> {
+        let (listeners, clusters) = inbound(more, &[]);
+        let resources = Resources { listeners, clusters, ..Resources::default() };
+        let request =
+            Request { direction: Direction::Inbound, port, protocol: Protocol::MtlsHttp, ..Request::default() };
+        let story = explain(&resources, &request);
+        let step = story.steps.into_iter().find(|step| step.step == "filterChain")?;
+        step.object.map(|object| object.to_string())
+    };
+    let by_port = "{selector: {matchLabels: {app: app}}, portLevelMtls: {8080: {mode: STRICT}}}";
+    let policy = |spec: &str, port: u16| named(&policy(spec), port);
+    assert_eq!(policy("{mtls: {mode: STRICT}}", 8080).as_deref(), Some("PeerAuthentication default/p spec.mtls.mode"));
+    let of_port = "PeerAuthentication default/p spec.portLevelMtls[8080].mode";
+    assert_eq!(policy(by_port, 8080).as_deref(), Some(of_port));
+    assert_eq!(named("", 8080).as_deref(), Some("Service default/app spec.ports[port=80]"));
+    assert_eq!(named("", 5), None, "nobody says anything of this port");
 }
 
 #[test]
