@@ -113,7 +113,7 @@ spec! {
     ///         labels: [("app".into(), "details".into())].into(),
     ///         ..Default::default()
     ///     }),
-    ///     template: WorkloadEntrySpec { service_account: "details".into(), ..Default::default() },
+    ///     template: Some(WorkloadEntrySpec { service_account: "details".into(), ..Default::default() }),
     ///     probe: Some(ReadinessProbe {
     ///         period_seconds: 5,
     ///         health_check_method: Some(HealthCheckMethod::HttpGet(health)),
