@@ -57,8 +57,7 @@ async fn published(source: impl Source + 'static) -> Arc<Published> {
     synced.wait_for(|synced| *synced).await.unwrap();
     stop.cancel();
     running.await.unwrap();
-    let state = states.borrow().clone();
-    state
+    states.borrow().clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
