@@ -57,6 +57,25 @@ impl FieldPath {
     }
 }
 
+/// A step on a way that becomes a [`FieldPath`] only when there is something to tell.
+#[derive(Clone, Copy)]
+pub(crate) enum Step<'p> {
+    Root,
+    Field(&'p str),
+    Index(usize),
+}
+
+impl Step<'_> {
+    /// The path after this step, `up` being the path before it.
+    pub(crate) fn after(self, up: FieldPath) -> FieldPath {
+        match self {
+            Self::Root => up,
+            Self::Field(name) => up.field(name),
+            Self::Index(index) => up.index(index),
+        }
+    }
+}
+
 impl fmt::Debug for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -14,6 +14,7 @@ pub(crate) mod schema;
 mod selector;
 mod status;
 mod string_match;
+mod words;
 
 pub(crate) use crd::{Serving, crd};
 pub use duration::{Duration, ParseDurationError};
@@ -21,3 +22,4 @@ pub(crate) use message::{enumeration, message, spec};
 pub use selector::{PolicyTargetReference, PortSelector, WorkloadSelector};
 pub use status::{AnalysisMessageBase, AnalysisMessageLevel, AnalysisMessageType, IstioCondition, IstioStatus};
 pub use string_match::StringMatch;
+pub use words::{GRPC_STATUSES, RETRY_ON};

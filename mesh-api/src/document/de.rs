@@ -15,6 +15,7 @@ use serde::de::{
 
 use super::node::{Key, Mark, Node, Value};
 use crate::FieldPath;
+use crate::diagnostic::Step;
 
 /// A value that does not fit its field.
 #[derive(Debug)]
@@ -56,13 +57,6 @@ pub(crate) fn from_node<T: de::DeserializeOwned>(node: &Node<'_>) -> Result<(T, 
     }
 }
 
-#[derive(Clone, Copy)]
-enum Step<'n> {
-    Root,
-    Field(&'n str),
-    Index(usize),
-}
-
 /// A node and the way to it: `'p` the way, `'n` the tree, `'a` its text.
 #[derive(Clone, Copy)]
 struct At<'p, 'n, 'a> {
@@ -75,12 +69,7 @@ struct At<'p, 'n, 'a> {
 
 impl<'n, 'a> At<'_, 'n, 'a> {
     fn path(&self) -> FieldPath {
-        let up = self.up.map(At::path).unwrap_or_default();
-        match self.step {
-            Step::Root => up,
-            Step::Field(name) => up.field(name),
-            Step::Index(index) => up.index(index),
-        }
+        self.step.after(self.up.map(At::path).unwrap_or_default())
     }
 
     fn mark(&self) -> Mark {

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use crate::diagnostic::Step;
 use crate::{Diagnostic, FieldPath, ObjectRef, Severity};
 
 /// What a value has to say of itself: `Err` names the value and the way out.
@@ -34,13 +35,6 @@ pub(super) struct At<'p> {
     up: Option<&'p At<'p>>,
     step: Step<'p>,
     findings: &'p Findings,
-}
-
-#[derive(Clone, Copy)]
-enum Step<'p> {
-    Root,
-    Field(&'p str),
-    Index(usize),
 }
 
 impl<'p> At<'p> {
@@ -112,12 +106,7 @@ impl<'p> At<'p> {
     }
 
     fn path(&self) -> FieldPath {
-        let up = self.up.map(At::path).unwrap_or_default();
-        match self.step {
-            Step::Root => up,
-            Step::Field(name) => up.field(name),
-            Step::Index(index) => up.index(index),
-        }
+        self.step.after(self.up.map(At::path).unwrap_or_default())
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use mesh_api::document;
 use serde_json::{Value, json};
 
+use crate::corpus;
+
 /// What differs between two definitions, apart from descriptions, the order of names and what a rule's message says.
 fn differences(path: &str, ours: &Value, reference: &Value, out: &mut Vec<String>) {
     let (Value::Object(our_map), Value::Object(reference_map)) = (ours, reference) else {
@@ -115,11 +117,8 @@ fn ours() -> Vec<Value> {
 
 #[test]
 fn the_definitions_are_those_of_istio() {
-    let Some(corpus) = std::env::var_os("MESH_CORPUS") else {
-        eprintln!("SKIPPED the_definitions_are_those_of_istio: MESH_CORPUS is not set");
-        return;
-    };
-    let text = std::fs::read(std::path::Path::new(&corpus).join("reference/crd-all.gen.yaml")).unwrap();
+    let Some(reference) = corpus::folder("the_definitions_are_those_of_istio", "reference") else { return };
+    let text = std::fs::read(reference.join("crd-all.gen.yaml")).unwrap();
     let reference: Vec<Value> = document::raw(&"crd-all.gen.yaml".into(), &text)
         .into_iter()
         .map(|document| document.unwrap().node.to_json())

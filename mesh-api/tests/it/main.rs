@@ -2,6 +2,8 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
@@ -9,6 +11,7 @@
 )]
 
 mod broken;
+mod corpus;
 mod crds;
 mod fuzz;
 mod hostile;

@@ -6,7 +6,8 @@ use mesh_api::object::{KINDS, Object};
 use mesh_api::{document, yaml};
 use serde_json::Value;
 
-use crate::samples::{corpus, manifests};
+use crate::corpus;
+use crate::samples::manifests;
 
 /// Rows that call valid what is not: bytes that are no base64.
 const MISTAKEN: &[&str] = &["TestValidateHTTPDirectResponse/8"];
@@ -63,7 +64,7 @@ fn read_again(name: &str, text: &str, want: &Object) {
 
 #[test]
 fn what_is_valid_is_read_and_reads_back_as_written() {
-    let Some(corpus) = corpus("what_is_valid_is_read_and_reads_back_as_written") else { return };
+    let Some(corpus) = corpus::folder("what_is_valid_is_read_and_reads_back_as_written", "") else { return };
     let (mut istio, mut all, mut refused) = (0, 0, Vec::new());
     for Text { name, text, valid } in texts(&corpus) {
         let parsed = document::parse(&name.as_str().into(), &text);

@@ -4,14 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mesh_api::document;
 
-/// The corpus; none, and said so, where it is not there.
-pub(crate) fn corpus(test: &str) -> Option<PathBuf> {
-    let corpus = std::env::var_os("MESH_CORPUS");
-    if corpus.is_none() {
-        eprintln!("SKIPPED {test}: MESH_CORPUS is not set");
-    }
-    corpus.map(PathBuf::from)
-}
+use crate::corpus;
 
 pub(crate) fn manifests(folder: &Path, out: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
@@ -39,9 +32,9 @@ fn is_no_object(complaint: &str) -> bool {
 
 #[test]
 fn every_sample_is_read_without_complaint() {
-    let Some(corpus) = corpus("every_sample_is_read_without_complaint") else { return };
+    let Some(samples) = corpus::folder("every_sample_is_read_without_complaint", "samples") else { return };
     let mut files = Vec::new();
-    manifests(&corpus.join("samples"), &mut files);
+    manifests(&samples, &mut files);
     assert!(files.len() > 50, "only {} samples found", files.len());
     let (mut objects, mut complaints) = (0, Vec::new());
     for file in files {

@@ -1,12 +1,13 @@
 //! What Istio's validation says of single objects, against ours: the verdict, and whether there is a warning.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use mesh_api::{Diagnostic, Severity, Validate, document};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::corpus::{self, Score};
 use crate::samples::manifests;
 
 #[derive(Deserialize)]
@@ -20,14 +21,6 @@ struct Case {
 
 /// Lines `kind passes`: what must not fall.
 const FLOORS: &str = include_str!("semantic.score");
-
-fn corpus(test: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("MESH_CORPUS").map(PathBuf::from);
-    if folder.is_none() {
-        eprintln!("SKIPPED {test}: MESH_CORPUS is not set");
-    }
-    folder
-}
 
 /// Whether the object is valid, and what is said of it.
 fn judge(object: &Value) -> (bool, bool, Vec<String>) {
@@ -45,43 +38,31 @@ fn needs_envoy(case: &Case) -> bool {
 
 #[test]
 fn verdicts_are_those_of_istio() {
-    let Some(corpus) = corpus("verdicts_are_those_of_istio") else { return };
-    let text = std::fs::read_to_string(corpus.join("validation/semantic.jsonl")).unwrap();
-    let (mut score, mut failures) = (BTreeMap::<String, (usize, usize)>::new(), Vec::new());
+    let Some(cases) = corpus::folder("verdicts_are_those_of_istio", "validation") else { return };
+    let text = std::fs::read_to_string(cases.join("semantic.jsonl")).unwrap();
+    let (mut score, mut kinds) = (Score::default(), BTreeSet::new());
     for case in text.lines().map(|line| serde_json::from_str::<Case>(line).unwrap()) {
         if needs_envoy(&case) {
             continue;
         }
         let (valid, warns, told) = judge(&case.obj);
         let fits = valid == case.valid && case.warn.is_none_or(|warn| warn == warns);
-        let kind = case.obj["kind"].as_str().unwrap_or_default().to_owned();
-        let counts = score.entry(kind).or_default();
-        counts.0 += usize::from(fits);
-        counts.1 += 1;
-        if !fits {
-            let Case { id, name, valid, warn, obj } = case;
-            failures.push(format!(
-                "FAIL {id} {name}: valid {valid}, warn {warn:?}\n  {:.500}\n  {told:#?}",
-                obj["spec"].to_string()
-            ));
-        }
+        let Case { id, name, valid, warn, obj } = case;
+        let why = || format!("valid {valid}, warn {warn:?}\n  {:.500}\n  {told:#?}", obj["spec"].to_string());
+        let kind = obj["kind"].as_str().unwrap_or_default();
+        score.check(kind, &format!("{id} {name}"), if fits { Ok(()) } else { Err(why()) });
+        kinds.insert(kind.to_owned());
     }
-    println!("{}", failures.join("\n"));
-    for (kind, (passed, all)) in &score {
-        println!("{kind}: {passed} of {all}");
-    }
-    for line in FLOORS.lines() {
-        let (kind, floor) = line.split_once(' ').expect("a floor is `kind passes`");
-        let (passed, _) = score.get(kind).copied().unwrap_or_default();
-        assert!(passed >= floor.parse().unwrap(), "{kind} fell from {floor} to {passed}");
-    }
+    let missing = FLOORS.lines().find(|line| line.split_once(' ').is_none_or(|(kind, _)| !kinds.contains(kind)));
+    assert_eq!(missing, None, "a kind has no cases any more");
+    score.finish(FLOORS);
 }
 
 #[test]
 fn samples_are_accepted_without_a_false_warning() {
-    let Some(corpus) = corpus("samples_are_accepted_without_a_false_warning") else { return };
+    let Some(samples) = corpus::folder("samples_are_accepted_without_a_false_warning", "samples") else { return };
     let mut files = Vec::new();
-    manifests(&corpus.join("samples"), &mut files);
+    manifests(&samples, &mut files);
     let mut told = Vec::new();
     for file in &files {
         told.extend(problems(file));

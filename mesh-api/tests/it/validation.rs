@@ -1,23 +1,14 @@
 //! What an apiserver with our definitions would say, against the verdicts of the corpus and on all of its samples.
 
-use std::path::Path;
-
 use mesh_api::document;
 use mesh_api::schema::Validator;
 use serde_json::Value;
 
+use crate::corpus;
 use crate::samples::manifests;
 
 /// Verdicts of the layer `crd` that must not be lost.
 const FLOOR: usize = 74;
-
-fn corpus(test: &str) -> Option<std::path::PathBuf> {
-    let corpus = std::env::var_os("MESH_CORPUS");
-    if corpus.is_none() {
-        eprintln!("SKIPPED {test}: MESH_CORPUS is not set");
-    }
-    corpus.map(Into::into)
-}
 
 /// The objects of a text.
 fn objects(name: &str, text: &[u8]) -> Vec<Value> {
@@ -26,8 +17,8 @@ fn objects(name: &str, text: &[u8]) -> Vec<Value> {
 
 #[test]
 fn verdicts_are_those_of_the_corpus() {
-    let Some(corpus) = corpus("verdicts_are_those_of_the_corpus") else { return };
-    let rows = std::fs::read_to_string(corpus.join("validation/crd.jsonl")).unwrap();
+    let Some(cases) = corpus::folder("verdicts_are_those_of_the_corpus", "validation") else { return };
+    let rows = std::fs::read_to_string(cases.join("crd.jsonl")).unwrap();
     let validator = Validator::new();
     let (mut right, mut wrong) = (0, Vec::new());
     for row in rows.lines() {
@@ -50,9 +41,9 @@ fn verdicts_are_those_of_the_corpus() {
 
 #[test]
 fn samples_are_valid() {
-    let Some(corpus) = corpus("samples_are_valid") else { return };
+    let Some(samples) = corpus::folder("samples_are_valid", "samples") else { return };
     let mut files = Vec::new();
-    manifests(Path::new(&corpus.join("samples")), &mut files);
+    manifests(&samples, &mut files);
     let validator = Validator::new();
     let (mut judged, mut told) = (0, Vec::new());
     for file in files {

@@ -7,6 +7,7 @@ mod broken;
 mod certificates;
 mod cluster;
 mod commands;
+#[path = "../../../mesh-api/tests/it/corpus.rs"]
 mod corpus;
 mod crds;
 mod edges;

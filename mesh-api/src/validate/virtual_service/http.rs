@@ -7,10 +7,11 @@ use crate::networking::{
 };
 use crate::re2;
 use crate::types::StringMatch;
+use crate::types::{GRPC_STATUSES, RETRY_ON};
 use crate::validate::at::{At, Check};
 use crate::validate::hosts::is_label;
 use crate::validate::labels::labels;
-use crate::validate::numbers::{self, GRPC_STATUSES, duration, fraction, share};
+use crate::validate::numbers::{self, duration, fraction, share};
 use crate::validate::{headers, net};
 
 pub(super) fn route(at: &At<'_>, route: &HttpRoute, context: Context) {
@@ -272,24 +273,6 @@ fn direct_response(at: &At<'_>, response: &HttpDirectResponse) {
 
 /// A policy for retries, of a rule or of the mesh.
 pub(in crate::validate) fn retries(at: &At<'_>, field: &str, retries: Option<&HttpRetry>) {
-    const POLICIES: [&str; 16] = [
-        "5xx",
-        "gateway-error",
-        "reset",
-        "reset-before-request",
-        "connect-failure",
-        "retriable-4xx",
-        "refused-stream",
-        "retriable-status-codes",
-        "retriable-headers",
-        "envoy-ratelimited",
-        "http3-post-connect-failure",
-        "cancelled",
-        "deadline-exceeded",
-        "internal",
-        "resource-exhausted",
-        "unavailable",
-    ];
     let Some(retries) = retries else { return };
     let at = at.field(field);
     if retries.attempts < 0 {
@@ -305,11 +288,11 @@ pub(in crate::validate) fn retries(at: &At<'_>, field: &str, retries: Option<&Ht
     }
     duration(&at, "perTryTimeout", retries.per_try_timeout);
     if !retries.retry_on.is_empty() {
-        let known = |policy: &str| POLICIES.contains(&policy) || policy.parse().is_ok_and(numbers::is_named_status);
+        let known = |policy: &str| RETRY_ON.contains(&policy) || policy.parse().is_ok_and(numbers::is_named_status);
         for policy in retries.retry_on.split(',').filter(|policy| !known(policy)) {
             let message = format!(
                 "{policy:?} is not a valid retryOn policy; write status codes or some of {}",
-                POLICIES.join(", ")
+                RETRY_ON.join(", ")
             );
             at.field("retryOn").error("InvalidRetryOn", message);
         }

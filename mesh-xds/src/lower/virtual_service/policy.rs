@@ -7,54 +7,13 @@ use mesh_api::networking::{
     Abort as WrittenAbort, CorsPolicy, Delay, ErrorType, HeaderOperations, Headers, HttpDelayType, HttpFaultInjection,
     HttpRetry, HttpRewrite, HttpRoute, Percent, UnmatchedPreflights,
 };
-use mesh_api::types::{Duration, StringMatch};
+use mesh_api::types::{Duration, GRPC_STATUSES, RETRY_ON, StringMatch};
 
 use super::Lower;
 use super::http::is_header_name;
 use crate::model::virtual_service::{
     Abort, Cors, Fault, HeaderOps, Mirror, PerMillion, Retries, Rewrite, TextMatch, UriRewrite,
 };
-
-/// Conditions that Envoy knows, beside status codes.
-const RETRY_ON: [&str; 16] = [
-    "5xx",
-    "gateway-error",
-    "reset",
-    "reset-before-request",
-    "connect-failure",
-    "retriable-4xx",
-    "refused-stream",
-    "retriable-status-codes",
-    "retriable-headers",
-    "envoy-ratelimited",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-];
-
-/// gRPC's status codes in the order of their numbers.
-const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 impl Lower<'_> {
     /// A time that may be nothing.
@@ -250,7 +209,7 @@ impl Lower<'_> {
                 Abort::Http(self.status(i64::from(*status), &format!("{path}.httpStatus")))
             }
             Some(ErrorType::GrpcStatus(name)) => {
-                let code = GRPC_STATUS.iter().position(|known| known == name).unwrap_or_else(|| {
+                let code = GRPC_STATUSES.iter().position(|known| known == name).unwrap_or_else(|| {
                     let message = format!("{name:?} is no gRPC status such as NOT_FOUND");
                     self.wrong("InvalidStatus", format!("{path}.grpcStatus"), message);
                     0

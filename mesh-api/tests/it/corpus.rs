@@ -1,4 +1,4 @@
-//! The conformance corpus: where it is, and the score that must never fall.
+//! The conformance corpus: where it is, and the score that must never fall. The tests of other crates include this file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
