@@ -90,7 +90,7 @@ impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
 /// # Errors
 /// With all that they said, when none knows the caller.
 pub async fn authenticate(
-    authenticators: &[Box<dyn Authenticator>],
+    authenticators: &[Arc<dyn Authenticator>],
     credentials: Credentials<'_>,
     now: SystemTime,
 ) -> Result<Caller, Unknown> {

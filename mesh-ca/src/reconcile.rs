@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
-};
+use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Value, json};
 
 use crate::authority::{Authority, Chain, Lifetimes, RootOptions, SignError};
 use crate::bundle::{self, BundleError};
@@ -152,40 +151,34 @@ pub fn needs_renewal(serving: &Chain, authority: &Authority, hosts: &[String], n
         || !hosts.iter().all(|host| names.contains(host))
 }
 
-/// Sets the bundle of every webhook whose service is called so; none where all are right already.
-pub fn mutating_webhooks(
-    observed: &MutatingWebhookConfiguration,
-    service: &str,
-    roots_pem: &str,
-) -> Option<MutatingWebhookConfiguration> {
-    let mut wanted = observed.clone();
-    let hooks = wanted.webhooks.iter_mut().flatten().map(|hook| &mut hook.client_config);
-    set_bundles(hooks, service, roots_pem).then_some(wanted)
+/// The Service behind webhooks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookService {
+    /// Its name, such as `istiod`.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
 }
 
-/// As [`mutating_webhooks`].
-pub fn validating_webhooks(
-    observed: &ValidatingWebhookConfiguration,
-    service: &str,
-    roots_pem: &str,
-) -> Option<ValidatingWebhookConfiguration> {
-    let mut wanted = observed.clone();
-    let hooks = wanted.webhooks.iter_mut().flatten().map(|hook| &mut hook.client_config);
-    set_bundles(hooks, service, roots_pem).then_some(wanted)
-}
-
-/// True where one was changed.
-fn set_bundles<'a>(hooks: impl Iterator<Item = &'a mut WebhookClientConfig>, service: &str, pem: &str) -> bool {
-    let mut changed = false;
-    let ours = |hook: &&mut WebhookClientConfig| hook.service.as_ref().is_some_and(|called| called.name == service);
-    for hook in hooks.filter(ours) {
-        let right = hook.ca_bundle.as_ref().is_some_and(|bundle| bundle.0 == pem.as_bytes());
-        if !right {
-            hook.ca_bundle = Some(ByteString(pem.as_bytes().to_vec()));
-            changed = true;
-        }
+impl WebhookService {
+    fn is_behind(&self, hook: &WebhookClientConfig) -> bool {
+        hook.service.as_ref().is_some_and(|called| called.name == self.name && called.namespace == self.namespace)
     }
-    changed
+}
+
+/// The strategic merge patch of a `MutatingWebhookConfiguration` or `ValidatingWebhookConfiguration` whose webhooks, by name,
+/// should all trust these roots where they call `service`; none where they do. It touches `caBundle` and nothing else.
+pub fn bundle_patch<'a>(
+    hooks: impl IntoIterator<Item = (&'a str, &'a WebhookClientConfig)>,
+    service: &WebhookService,
+    roots_pem: &str,
+) -> Option<Value> {
+    let bundle = ByteString(roots_pem.as_bytes().to_vec());
+    let is_stale = |hook: &WebhookClientConfig| service.is_behind(hook) && hook.ca_bundle.as_ref() != Some(&bundle);
+    let stale = hooks.into_iter().filter(|(_, hook)| is_stale(hook));
+    let stale: Vec<Value> =
+        stale.map(|(name, _)| json!({"name": name, "clientConfig": {"caBundle": bundle}})).collect();
+    (!stale.is_empty()).then(|| json!({"webhooks": stale}))
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub struct Verified(pub Arc<[String]>);
 /// The certificate service.
 pub struct CertificateService {
     signer: Arc<dyn Signer>,
-    authenticators: Vec<Box<dyn Authenticator>>,
+    authenticators: Vec<Arc<dyn Authenticator>>,
     nodes: Option<Box<dyn NodeAuthorizer>>,
     metrics: Metrics,
 }
@@ -54,7 +54,14 @@ impl CertificateService {
     /// Adds a way to find out who calls. They are asked in the order in which they were added.
     #[must_use]
     pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
-        self.authenticators.push(Box::new(authenticator));
+        self.authenticators.push(Arc::new(authenticator));
+        self
+    }
+
+    /// Adds ways to find out who calls that others use as well.
+    #[must_use]
+    pub fn authenticators(mut self, authenticators: impl IntoIterator<Item = Arc<dyn Authenticator>>) -> Self {
+        self.authenticators.extend(authenticators);
         self
     }
 

@@ -338,10 +338,17 @@ impl Backend for Mesh {
         self.states.clone()
     }
 
+    async fn authenticate(&self, caller: &Caller<'_>) -> Result<Arc<[String]>, tonic::Status> {
+        match &self.identity {
+            Some(identity) if caller.peer.encrypted => identity.authenticate(caller, SystemTime::now()).await,
+            _ => Ok(caller.peer.identities.clone()),
+        }
+    }
+
     fn connect(&self, node: &Node, caller: &Caller<'_>) -> Result<Arc<Proxy>, tonic::Status> {
         let proxy = Proxy::from_node(node).map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
-        if let Some(identity) = self.identity.as_ref().filter(|_| caller.peer.encrypted) {
-            identity.admit(&proxy, caller, SystemTime::now())?;
+        if self.identity.is_some() && caller.peer.encrypted {
+            Identity::admit(&proxy, &caller.peer.identities)?;
         }
         Ok(Arc::new(proxy))
     }

@@ -4,7 +4,10 @@
 //! xDS, TLS on the secure port, and the rule that a proxy gets configuration of its own namespace only.
 
 mod folder;
+mod reviews;
+mod secrets;
 mod tls;
+mod trust;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,10 +16,10 @@ use std::time::SystemTime;
 
 use http::Request;
 use mesh_api::names::SpiffeId;
-use mesh_ca::Current;
-use mesh_ca::authenticate::{ClientCertificate, Jwks, Xfcc, bearer};
+use mesh_ca::authenticate::{Authenticator, Credentials, authenticate};
 use mesh_ca::server::proto::IstioCertificateServiceServer;
 use mesh_ca::server::{CertificateService, Metrics, Verified};
+use mesh_ca::{Current, Lifetimes, RootOptions};
 use mesh_xds::Proxy;
 use mesh_xds::server::{Caller, Peer};
 use tonic::Status;
@@ -24,18 +27,38 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
-pub use folder::{CaFolder, CaOptions};
+pub use folder::CaFolder;
+pub use reviews::{Clients, TokenReviews};
+pub use secrets::{CaSecrets, CaSecretsError};
 pub(crate) use tls::Acceptor;
+pub use trust::Trust;
+
+/// How an authority is made and what it makes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CaOptions {
+    /// Of a root that has to be made.
+    pub root: RootOptions,
+    /// Of what it signs.
+    pub lifetimes: Lifetimes,
+    /// A root of our own is renewed in this last part of its life, in percent:
+    /// `CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE`.
+    pub grace_percent: u32,
+}
+
+impl Default for CaOptions {
+    fn default() -> Self {
+        Self { root: RootOptions::default(), lifetimes: Lifetimes::default(), grace_percent: 20 }
+    }
+}
 
 /// Who signs, and who is believed.
 #[derive(Clone)]
 pub struct Identity {
     /// Who signs.
     pub authority: Arc<Current>,
-    /// Tokens that are believed.
-    pub tokens: Option<Arc<Jwks>>,
-    /// Gateways that are believed.
-    pub gateways: Option<Xfcc>,
+    /// The ways to find out who calls, asked in this order.
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
     /// The names by which proxies reach us.
     pub hosts: Vec<String>,
 }
@@ -49,20 +72,27 @@ impl Identity {
     /// The certificate service, counting in `metrics`.
     pub(crate) fn service(&self, metrics: Metrics) -> Vouched<IstioCertificateServiceServer<CertificateService>> {
         metrics.authority(&self.authority.get());
-        let mut service =
-            CertificateService::new(self.authority.clone()).metrics(metrics).authenticator(ClientCertificate);
-        if let Some(tokens) = &self.tokens {
-            service = service.authenticator(tokens.clone());
-        }
-        if let Some(gateways) = &self.gateways {
-            service = service.authenticator(gateways.clone());
-        }
-        Vouched(service.into_service())
+        let service = CertificateService::new(self.authority.clone()).metrics(metrics);
+        Vouched(service.authenticators(self.authenticators.iter().cloned()).into_service())
     }
 
-    /// Whether a caller over TLS may be that proxy: it must prove an identity, and be of the proxy's namespace and account.
-    pub(crate) fn admit(&self, proxy: &Proxy, caller: &Caller<'_>, now: SystemTime) -> Result<(), Status> {
-        let id = self.caller(caller, now)?;
+    /// Who a caller over TLS is.
+    pub(crate) async fn authenticate(&self, caller: &Caller<'_>, now: SystemTime) -> Result<Arc<[String]>, Status> {
+        let Peer { address, identities, .. } = caller.peer;
+        let credentials = Credentials { address: *address, certificate: identities, headers: caller.headers };
+        let known = authenticate(&self.authenticators, credentials, now).await.map_err(|why| {
+            tracing::warn!(?address, %why, "a proxy is not known");
+            Status::unauthenticated("authentication failure")
+        })?;
+        Ok([known.id.to_string()].into())
+    }
+
+    /// Whether who is of these identities may be that proxy: it must be of the proxy's namespace and account.
+    pub(crate) fn admit(proxy: &Proxy, identities: &[String]) -> Result<(), Status> {
+        let id: SpiffeId = match identities {
+            [id] => id.parse().map_err(|error| Status::unauthenticated(format!("authentication failure: {error}")))?,
+            _ => return Err(Status::unauthenticated("authentication failure")),
+        };
         let account = proxy.metadata("SERVICE_ACCOUNT");
         if id.namespace != proxy.namespace || !(account.is_empty() || id.service_account == account) {
             let proxy = format!("{}/{account}", proxy.namespace);
@@ -70,22 +100,6 @@ impl Identity {
             return Err(Status::permission_denied(format!("authorization failed: {id} is not of {proxy}")));
         }
         Ok(())
-    }
-
-    fn caller(&self, caller: &Caller<'_>, now: SystemTime) -> Result<SpiffeId, Status> {
-        if let [id] = &*caller.peer.identities {
-            return id.parse().map_err(|error| Status::unauthenticated(format!("authentication failure: {error}")));
-        }
-        let by_token = match &self.tokens {
-            Some(tokens) => {
-                bearer(caller.headers).and_then(|token| tokens.verify(token, now)).map_err(|why| why.to_string())
-            }
-            None => Err("no client certificate with one identity; tokens are believed with --jwks only".to_owned()),
-        };
-        by_token.map(|caller| caller.id).map_err(|why| {
-            tracing::warn!(address = ?caller.peer.address, why, "a proxy is not known");
-            Status::unauthenticated("authentication failure")
-        })
     }
 }
 

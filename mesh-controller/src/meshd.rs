@@ -19,6 +19,8 @@ use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use mesh_api::types::Duration as GoDuration;
 use mesh_api::{Diagnostic, Name};
+use mesh_ca::Current;
+use mesh_ca::reconcile::WebhookService;
 use mesh_xds::model::Settings;
 use mesh_xds::server;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,10 +29,16 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{self, MeshFlags, MeshTexts, Verdict};
 use crate::control_plane::{ControlPlane, ControlPlaneBuilder};
+use crate::identity::{Clients, Trust};
+use crate::leader::{self, Candidate};
 use crate::mesh_config::MeshConfigMap;
 use crate::source::files::Unreadable;
 use crate::source::{Files, Kube, Remotes};
 use crate::store::Debounce;
+use identity::Own;
+
+/// Who keeps the ConfigMaps in the namespaces; istiod's name, as both keep the same.
+const NAMESPACES_LEASE: &str = "istio-namespace-controller-election";
 
 /// The control plane of a mesh
 #[derive(Parser, Debug)]
@@ -45,6 +53,9 @@ struct Meshd {
     /// The control plane's own namespace, where the ConfigMap `istio` with its settings is
     #[arg(long, env = "POD_NAMESPACE", default_value = "istio-system")]
     namespace: String,
+    /// The name of this replica among those of the control plane
+    #[arg(long, env = "POD_NAME", default_value_t = replica())]
+    pod_name: String,
     /// The control plane's revision: its ConfigMap is `istio-REVISION`
     #[arg(long, env = "REVISION", default_value = "")]
     revision: String,
@@ -123,10 +134,21 @@ impl Meshd {
             let (settings, told) = self.mesh.settings_of(&texts);
             tell(&told);
             let (new_settings, follow_settings) = watch::channel(Arc::new(settings.clone()));
-            let (identity, ca_folder) = self.identity.identity(&settings, &settings.root_namespace)?;
+            let clients = Clients::default();
+            let own = cluster.clone().map(|client| Own {
+                client,
+                cluster: self.mesh.cluster_id.as_str().into(),
+                namespace: self.namespace.clone(),
+                clients: clients.clone(),
+            });
+            let (identity, kept) = tokio::select! {
+                identity = self.identity.identity(&settings, own) => identity?,
+                () = &mut shutdown => return Ok(()),
+            };
             let authority = identity.authority.clone();
+            let keep_trust = self.keep_trust(cluster.clone(), authority.clone(), follow_settings.clone());
             let control_plane =
-                self.control_plane(settings, follow_settings, cluster).identity(identity).bind().await?;
+                self.control_plane(settings, follow_settings, cluster, clients).identity(identity).bind().await?;
             let (addresses, mut ready) = (control_plane.addresses(), control_plane.ready());
             let announce = async {
                 if ready.wait_for(|ready| *ready).await.is_ok() {
@@ -140,16 +162,11 @@ impl Meshd {
                 anyhow::Ok(())
             };
             let metrics = control_plane.certificate_metrics();
-            let follow_authority = async {
-                match ca_folder {
-                    Some(folder) => folder.follow(&authority, &metrics).await,
-                    None => pending().await,
-                }
-            };
             let run = async {
                 tokio::select! {
                     ended = control_plane.run_until(shutdown) => ended,
-                    never = follow_authority => match never {},
+                    never = kept.follow(&authority, &metrics) => match never {},
+                    never = keep_trust => match never {},
                     never = follow(origin, told, new_settings) => match never {},
                 }
             };
@@ -168,6 +185,7 @@ impl Meshd {
         settings: Settings,
         follow_settings: watch::Receiver<Arc<Settings>>,
         cluster: Option<Client>,
+        clients: Clients,
     ) -> ControlPlaneBuilder {
         let mut options = server::Options::default();
         options.drain_timeout = self.drain_timeout;
@@ -184,10 +202,39 @@ impl Meshd {
         match cluster {
             Some(client) => {
                 let own = Name::from(self.mesh.cluster_id.as_str());
-                let remotes = Remotes::new(client.clone(), &self.namespace, own);
+                let remotes = Remotes::new(client.clone(), &self.namespace, own).clients(clients);
                 builder.source(remotes).source(Kube::new(client).settings(follow_settings))
             }
             None => builder.source(Files::new(self.config_dir.clone())),
+        }
+    }
+
+    /// In a cluster: the roots of the mesh where they are read, the ConfigMaps by one of all replicas.
+    fn keep_trust(
+        &self,
+        cluster: Option<Client>,
+        authority: Arc<Current>,
+        settings: watch::Receiver<Arc<Settings>>,
+    ) -> impl Future<Output = Infallible> + use<> {
+        let service = WebhookService {
+            name: match self.revision.as_str() {
+                "" | "default" => "istiod".to_owned(),
+                revision => format!("istiod-{revision}"),
+            },
+            namespace: self.namespace.clone(),
+        };
+        let candidate = cluster.clone().map(|client| {
+            Candidate::new(client, &self.namespace, NAMESPACES_LEASE, &self.pod_name, leader::Options::default())
+        });
+        async move {
+            let Some((client, candidate)) = cluster.zip(candidate) else { return pending().await };
+            let leads = candidate.leads();
+            let trust = Trust::new(client, authority, settings, service);
+            tokio::select! {
+                never = trust.clone().keep_config_maps(leads) => never,
+                never = trust.keep_bundles() => never,
+                () = candidate.run(pending()) => pending().await,
+            }
         }
     }
 
@@ -216,6 +263,12 @@ impl Meshd {
             max: set("PILOT_DEBOUNCE_MAX", self.debounce_max),
         }
     }
+}
+
+/// A name for a replica that is no pod.
+fn replica() -> String {
+    let host = rustix::system::uname();
+    format!("{}-{}", host.nodename().to_string_lossy(), std::process::id())
 }
 
 fn tell(problems: &[Diagnostic]) {

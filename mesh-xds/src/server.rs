@@ -89,6 +89,15 @@ pub trait Backend: Send + Sync + 'static {
     /// The snapshots; each receiver may miss some, never the newest.
     fn snapshots(&self) -> watch::Receiver<Arc<Self::Snapshot>>;
 
+    /// Finds out who opens a stream, before anything of it is read: what it then is admitted as, as
+    /// [`Peer::identities`]. By default that is what its connection proved.
+    ///
+    /// # Errors
+    /// The status with which the stream is closed: `Unauthenticated`, or `Unavailable` while it can't be found out.
+    fn authenticate(&self, caller: &Caller<'_>) -> impl Future<Output = Result<Arc<[String]>, tonic::Status>> + Send {
+        std::future::ready(Ok(caller.peer.identities.clone()))
+    }
+
     /// Admits a client on the first request of its stream.
     ///
     /// # Errors
@@ -132,7 +141,7 @@ pub trait Backend: Send + Sync + 'static {
 pub struct Peer {
     /// Where it connects from.
     pub address: Option<SocketAddr>,
-    /// Who it proved to be on the transport, such as SPIFFE ids of its certificate.
+    /// Who it proved to be, such as SPIFFE ids of its certificate.
     pub identities: Arc<[String]>,
     /// It came over TLS: who it is must be proved.
     pub encrypted: bool,
@@ -467,7 +476,7 @@ impl<B: Backend> Server<B> {
     async fn request(
         &self,
         mut request: Request<Incoming>,
-        peer: Peer,
+        mut peer: Peer,
         drain: watch::Receiver<bool>,
     ) -> Response<Reply<B>> {
         let face = match request.uri().path() {
@@ -494,6 +503,10 @@ impl<B: Backend> Server<B> {
             return response;
         }
         let (parts, body) = request.into_parts();
+        match self.shared.backend.authenticate(&Caller { peer: &peer, headers: &parts.headers }).await {
+            Ok(identities) => peer.identities = identities,
+            Err(status) => return status.into_http::<tonic::body::Body>().map(Reply::Other),
+        }
         let body = AdsBody::new(self.shared.clone(), face, peer, parts.headers, body, drain);
         *response.body_mut() = Reply::Ads(Box::new(body));
         response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));

@@ -1,6 +1,6 @@
 use std::time::UNIX_EPOCH;
 
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, ServiceReference};
+use k8s_openapi::api::admissionregistration::v1::ServiceReference;
 
 use super::*;
 use crate::KeyKind;
@@ -109,18 +109,16 @@ fn servers_are_recertified_at_half_life_for_new_hosts_and_new_roots() {
 
 #[test]
 fn webhooks_of_our_service_get_the_bundle() {
-    let hook = |service: &str| MutatingWebhook {
-        client_config: WebhookClientConfig {
-            service: Some(ServiceReference { name: service.into(), ..Default::default() }),
-            ..Default::default()
-        },
+    let hook = |service: &str, bundle: Option<&[u8]>| WebhookClientConfig {
+        ca_bundle: bundle.map(|pem| ByteString(pem.to_vec())),
+        service: Some(ServiceReference { name: service.into(), namespace: "system".into(), ..Default::default() }),
         ..Default::default()
     };
-    let observed =
-        MutatingWebhookConfiguration { webhooks: Some(vec![hook("istiod"), hook("other")]), ..Default::default() };
-    let wanted = mutating_webhooks(&observed, "istiod", "PEM").unwrap();
-    let bundles: Vec<_> = wanted.webhooks.iter().flatten().map(|hook| hook.client_config.ca_bundle.clone()).collect();
-    assert_eq!(bundles, [Some(ByteString(b"PEM".to_vec())), None]);
-    assert_eq!(mutating_webhooks(&wanted, "istiod", "PEM"), None);
-    assert_eq!(validating_webhooks(&ValidatingWebhookConfiguration::default(), "istiod", "PEM"), None);
+    let service = |namespace: &str| WebhookService { name: "istiod".into(), namespace: namespace.into() };
+    let hooks = [hook("istiod", None), hook("other", None), hook("istiod", Some(b"PEM")), hook("istiod", Some(b"old"))];
+    let named = || ["a", "b", "c", "d"].into_iter().zip(&hooks);
+    let of = |name: &str| json!({"name": name, "clientConfig": {"caBundle": "UEVN"}});
+    assert_eq!(bundle_patch(named(), &service("system"), "PEM"), Some(json!({"webhooks": [of("a"), of("d")]})));
+    assert_eq!(bundle_patch(named().skip(1).take(2), &service("system"), "PEM"), None, "all is right");
+    assert_eq!(bundle_patch(named(), &service("elsewhere"), "PEM"), None, "another control plane's");
 }

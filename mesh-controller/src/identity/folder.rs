@@ -12,7 +12,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use mesh_ca::bundle::{self, Entries};
 use mesh_ca::server::Metrics;
-use mesh_ca::{Authority, Current, Lifetimes, RootOptions};
+use mesh_ca::{Authority, Current};
+
+use super::CaOptions;
 
 /// How often the folder is looked at. Mounted Secrets change within a minute, so nobody waits for less.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -26,15 +28,6 @@ const ENTRIES: [&str; 8] = [
     bundle::TLS_KEY,
     bundle::TLS_CA,
 ];
-
-/// How an authority is made and what it makes.
-#[derive(Clone, Debug, Default)]
-pub struct CaOptions {
-    /// Of a root that has to be made.
-    pub root: RootOptions,
-    /// Of what it signs.
-    pub lifetimes: Lifetimes,
-}
 
 /// A folder with an authority.
 #[derive(Clone, Debug)]

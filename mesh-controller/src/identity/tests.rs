@@ -1,6 +1,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderMap;
+use mesh_ca::authenticate::ClientCertificate;
 use mesh_ca::{Authority, Certificate, KeyKind};
 use tonic::Code;
 
@@ -17,14 +18,14 @@ fn options() -> CaOptions {
 }
 
 fn identity() -> Identity {
-    let CaOptions { root, lifetimes } = options();
+    let CaOptions { root, lifetimes, .. } = options();
     let authority = Authority::self_signed(&root, lifetimes, now()).unwrap();
     let hosts = Identity::hosts_in("istio-system");
-    Identity { authority: Arc::new(Current::new(authority)), tokens: None, gateways: None, hosts }
+    Identity { authority: Arc::new(Current::new(authority)), authenticators: vec![Arc::new(ClientCertificate)], hosts }
 }
 
-#[test]
-fn proxies_are_admitted_as_who_they_are() {
+#[tokio::test]
+async fn proxies_are_admitted_as_who_they_are() {
     let identity = identity();
     let headers = HeaderMap::new();
     let proxy = |namespace: &str, account: &str| {
@@ -44,7 +45,8 @@ fn proxies_are_admitted_as_who_they_are() {
     ] {
         let uris: Vec<String> = uris.iter().map(|uri| (*uri).to_owned()).collect();
         let peer = Peer::over_tls(([10, 0, 0, 1], 1).into(), uris);
-        let got = identity.admit(&proxy(namespace, account), &Caller::new(&peer, &headers), now());
+        let known = identity.authenticate(&Caller::new(&peer, &headers), now()).await;
+        let got = known.and_then(|known| Identity::admit(&proxy(namespace, account), &known));
         assert_eq!(got.err().map(|status| status.code()), want, "{peer:?} as {namespace}/{account}");
     }
 }

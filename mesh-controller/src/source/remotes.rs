@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use self::access::Kubeconfigs;
 use self::merge::Merge;
 use super::{Batch, Event, Kube, Next, Source};
+use crate::identity::Clients;
 use crate::retry::Retry;
 
 mod access;
@@ -49,6 +50,7 @@ pub struct Remotes {
     merge: Merge,
     sender: mpsc::Sender<Heard>,
     heard: mpsc::Receiver<Heard>,
+    clients: Clients,
     start: Start,
 }
 
@@ -91,8 +93,16 @@ impl Remotes {
             merge: Merge::default(),
             sender,
             heard,
+            clients: Clients::default(),
             start: Start::Unlisted,
         }
+    }
+
+    /// Makes the clients of these clusters known to others.
+    #[must_use]
+    pub fn clients(mut self, clients: Clients) -> Self {
+        self.clients = clients;
+        self
     }
 
     /// How long the start waits for clusters that do not answer. The default is istiod's 30 seconds.
@@ -151,6 +161,7 @@ impl Remotes {
         }
         for gone in self.clusters.keys().filter(|cluster| !wanted.contains_key(*cluster)).cloned().collect::<Vec<_>>() {
             self.clusters.remove(&gone);
+            self.clients.remove(&gone);
             self.merge.remove(&gone, batch);
             self.is_done(&gone);
         }
@@ -169,7 +180,7 @@ impl Remotes {
         tracing::info!("cluster {cluster} is followed{}", if turn > 0 { " with new credentials" } else { "" });
         self.merge.begin(&cluster);
         let mut task = JoinSet::new();
-        task.spawn(drive(cluster.clone(), turn, kubeconfig.clone(), self.sender.clone()));
+        task.spawn(drive(cluster.clone(), turn, kubeconfig.clone(), self.clients.clone(), self.sender.clone()));
         self.clusters.insert(cluster, Cluster { kubeconfig, turn, _task: task });
     }
 
@@ -251,7 +262,7 @@ async fn sleep_until(until: Option<Instant>) {
 }
 
 /// Hands on what one cluster has to say.
-async fn drive(cluster: Name, turn: u64, kubeconfig: Vec<u8>, sender: mpsc::Sender<Heard>) {
+async fn drive(cluster: Name, turn: u64, kubeconfig: Vec<u8>, clients: Clients, sender: mpsc::Sender<Heard>) {
     let mut retry = Retry::new(format!("cluster {cluster}"));
     let client = loop {
         match access::client(&kubeconfig).await {
@@ -259,6 +270,7 @@ async fn drive(cluster: Name, turn: u64, kubeconfig: Vec<u8>, sender: mpsc::Send
             Err(error) => retry.failed(&error).await,
         }
     };
+    clients.insert(cluster.clone(), client.clone());
     let mut source = Kube::new(client).kinds(KINDS);
     while let Some(batch) = source.next().await {
         let heard = Heard { cluster: cluster.clone(), turn, batch };

@@ -22,6 +22,8 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
+use crate::envtest::Cluster;
+
 struct Meshd {
     child: Child,
     addresses: Value,
@@ -36,9 +38,18 @@ impl Drop for Meshd {
 
 impl Meshd {
     fn start(folder: &Path) -> Self {
+        let authority = ["--ca-dir", "ca", "--jwks", "jwks.json", "--jwt-issuer", "https://issuer"];
+        Self::with(folder, ["--config-dir", "manifests"].into_iter().chain(authority))
+    }
+
+    fn in_cluster(folder: &Path, replica: &str) -> Self {
+        Self::with(folder, ["--kubeconfig", "kubeconfig", "--pod-name", replica])
+    }
+
+    fn with<'a>(folder: &Path, flags: impl IntoIterator<Item = &'a str>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_meshd"))
-            .args(["--config-dir", "manifests", "--print-addrs", "--ca-dir", "ca", "--trust-domain", "td"])
-            .args(["--jwks", "jwks.json", "--jwt-issuer", "https://issuer"])
+            .args(["--print-addrs", "--trust-domain", "td"])
+            .args(flags)
             .args(["--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--monitoring-addr=127.0.0.1:0"])
             .current_dir(folder)
             .stdout(Stdio::piped())
@@ -188,4 +199,118 @@ async fn meshd_certifies_and_serves_those_whom_it_certified() {
     let meshd = Meshd::start(folder.path());
     let secure = meshd.secure(&root, Some((leaf, &key))).await.unwrap();
     certified(secure, &csr, None).await.unwrap();
+}
+
+/// A token of a service account, as a kubelet would get it.
+async fn token_request(cluster: &Cluster, account: &str, audience: &str) -> String {
+    let path = format!("/api/v1/namespaces/default/serviceaccounts/{account}/token");
+    let body =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [audience]}});
+    let request = http::Request::post(path).header("content-type", "application/json");
+    let answer: Value = cluster.client().request(request.body(body.to_string().into_bytes()).unwrap()).await.unwrap();
+    answer["status"]["token"].as_str().unwrap().to_owned()
+}
+
+fn config_map(namespace: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio-ca-root-cert", "namespace": namespace}})
+}
+
+fn root_in(config_map: &Value) -> &str {
+    config_map["data"]["root-cert.pem"].as_str().unwrap_or_default()
+}
+
+/// Waits until an object is as it should be.
+async fn until(cluster: &Cluster, object: &Value, what: &str, is_right: impl Fn(&Value) -> bool) {
+    let right = async {
+        while !cluster.find(object).await.is_some_and(|found| is_right(&found)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), right).await.expect(what);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_in_a_cluster_share_a_root_and_bring_it_everywhere() {
+    let Some(cluster) = Cluster::start("the authority of a cluster").await else { return };
+    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    cluster.apply(&namespace("istio-system")).await;
+    let hook = |name: &str, service: &str| {
+        json!({"name": format!("{name}.istio.io"), "admissionReviewVersions": ["v1"], "sideEffects": "None",
+               "clientConfig": {"service": {"name": service, "namespace": "istio-system", "path": "/inject"}}})
+    };
+    let webhooks = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "istio-sidecar-injector"}, "webhooks": [hook("ours", "istiod"), hook("theirs", "other")],
+    });
+    cluster.apply(&webhooks).await;
+    let sleep =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sleep", "namespace": "default"}});
+    cluster.apply(&sleep).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("kubeconfig"), cluster.kubeconfig().to_string()).unwrap();
+
+    let replicas: Vec<Meshd> = std::thread::scope(|scope| {
+        let path = folder.path();
+        let starting: Vec<_> = ["a", "b"].map(|name| scope.spawn(move || Meshd::in_cluster(path, name))).into();
+        starting.into_iter().map(|replica| replica.join().unwrap()).collect()
+    });
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "istio-ca-secret", "namespace": "istio-system"}});
+    let kept = cluster.get(&secret).await;
+    let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+    let csr = Csr::write(&key, None).unwrap();
+    let token = token_request(&cluster, "sleep", "istio-ca").await;
+    let mut roots = Vec::new();
+    for replica in &replicas {
+        let chain = certified(replica.plaintext().await, &csr, Some(&token)).await.unwrap();
+        let leaf = &Certificate::all_from_pem(chain[0].as_bytes()).unwrap()[0];
+        assert_eq!(leaf.uris(), ["spiffe://td/ns/default/sa/sleep"]);
+        roots.push(chain[1].clone());
+    }
+    assert_eq!(roots[0], roots[1], "replicas that start together agree");
+    let root = Certificate::all_from_pem(roots[0].as_bytes()).unwrap().remove(0);
+    let secure = replicas[0].secure(&root, None).await.unwrap();
+    streamed(secure.clone(), "default", Some(&token)).await.unwrap();
+    assert_eq!(streamed(secure, "other", Some(&token)).await.unwrap_err().code(), Code::PermissionDenied);
+    let other = token_request(&cluster, "sleep", "vault").await;
+    let refused = certified(replicas[0].plaintext().await, &csr, Some(&other)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "a token for somebody else");
+
+    // The roots are everywhere, in namespaces to come as well, and stay right.
+    let root = roots.remove(0);
+    let is_right = |map: &Value| root_in(map) == root;
+    until(&cluster, &config_map("default"), "the roots in a namespace", is_right).await;
+    cluster.apply(&namespace("new")).await;
+    until(&cluster, &config_map("new"), "the roots in a new namespace", is_right).await;
+    let mut edited = config_map("new");
+    edited["data"] = json!({"root-cert.pem": "edited", "more": "of others"});
+    cluster.apply(&edited).await;
+    until(&cluster, &edited, "mended roots", |map| is_right(map) && map["data"]["more"] == "of others").await;
+    cluster.delete_only(&config_map("default")).await;
+    until(&cluster, &config_map("default"), "restored roots", is_right).await;
+    assert!(cluster.find(&config_map("kube-system")).await.is_none());
+    let bundle = |webhooks: &Value, index: usize| webhooks["webhooks"][index]["clientConfig"]["caBundle"].clone();
+    let of_root = serde_json::to_value(k8s_openapi::ByteString(root.clone().into_bytes())).unwrap();
+    until(&cluster, &webhooks, "webhooks that trust the roots", |found| bundle(found, 0) == of_root).await;
+    assert_eq!(bundle(&cluster.get(&webhooks).await, 1), Value::Null, "another's webhook");
+
+    // The Secret is restored while its root is in use; what is plugged in is used at once.
+    cluster.delete_only(&secret).await;
+    until(&cluster, &secret, "a restored Secret", |found| found["data"] == kept["data"]).await;
+    let theirs = mesh_ca::Authority::self_signed(&Default::default(), Default::default(), SystemTime::now()).unwrap();
+    let pem = theirs.certificate().to_pem();
+    let plugged_in = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cacerts", "namespace": "istio-system"},
+        "stringData": {"ca-cert.pem": pem, "ca-key.pem": theirs.key().to_pem().unwrap(), "cert-chain.pem": pem,
+                       "root-cert.pem": pem},
+    });
+    cluster.apply(&plugged_in).await;
+    until(&cluster, &config_map("new"), "both roots", |map| {
+        root_in(map).starts_with(&pem) && root_in(map).contains(&root)
+    })
+    .await;
+    for replica in &replicas {
+        while !certified(replica.plaintext().await, &csr, Some(&token)).await.unwrap().concat().contains(&pem) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }

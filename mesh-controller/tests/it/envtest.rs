@@ -155,6 +155,18 @@ impl Cluster {
         serde_json::to_value(self.api(object).get(name).await.unwrap()).unwrap()
     }
 
+    /// The same, if there is one.
+    pub(crate) async fn find(&self, object: &Value) -> Option<Value> {
+        let name = text(&object["metadata"]["name"]);
+        let found = self.api(object).get_opt(name).await.unwrap();
+        found.map(|found| serde_json::to_value(found).unwrap())
+    }
+
+    /// Deletes an object, which somebody may make again at once.
+    pub(crate) async fn delete_only(&self, object: &Value) {
+        self.api(object).delete(text(&object["metadata"]["name"]), &Default::default()).await.unwrap();
+    }
+
     /// Deletes an object and waits until it is gone.
     pub(crate) async fn delete(&self, object: &Value) {
         let api = self.api(object);
@@ -217,8 +229,8 @@ impl Cluster {
         let (group, version) = mesh_api::object::group_and_version(text(&object["apiVersion"]));
         let kind = text(&object["kind"]);
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        let cluster =
-            kind == "CustomResourceDefinition" || Kind::find(group, kind).is_some_and(|kind| !kind.namespaced);
+        let cluster = ["CustomResourceDefinition", "MutatingWebhookConfiguration"].contains(&kind)
+            || Kind::find(group, kind).is_some_and(|kind| !kind.namespaced);
         match cluster {
             true => Api::all_with(self.client(), &resource),
             false => {
