@@ -170,7 +170,7 @@ fn may_sign(certificate: &Certificate, entry: &'static str, now: SystemTime) -> 
 fn key_of(certificate: &Certificate, layout: &Layout, entries: &Entries<'_>) -> Result<PrivateKey, BundleError> {
     let key = PrivateKey::from_pem(entry(entries, layout.key)?);
     let key = key.map_err(|error| BundleError::new(layout.key, error.to_string()))?;
-    if key.public().subject_public_key == certificate.public_key().subject_public_key {
+    if key.is_of(certificate) {
         return Ok(key);
     }
     let cert = layout.cert;

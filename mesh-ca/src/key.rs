@@ -15,6 +15,8 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
+use crate::certificate::Certificate;
+
 const RSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
 const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const ECDSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
@@ -131,6 +133,11 @@ impl PrivateKey {
             Pair::Rsa(rsa) => text(AsDer::<Pkcs8V1Der<'_>>::as_der(rsa)?.as_ref()),
             Pair::P256(ec) | Pair::P384(ec) => text(ec.to_pkcs8v1()?.as_ref()),
         }
+    }
+
+    /// True where the certificate is of this key.
+    pub fn is_of(&self, certificate: &Certificate) -> bool {
+        self.public.subject_public_key == certificate.public_key().subject_public_key
     }
 
     /// The public half.

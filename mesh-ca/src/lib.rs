@@ -28,7 +28,8 @@
 //! # }
 //! ```
 //!
-//! Feature `server` adds the gRPC service and the ways to find out who calls.
+//! Feature `client` adds the messages of the gRPC service and its client; `server` the service and the ways to find out who
+//! calls.
 //!
 //! # Invariants
 //! - A certificate's identity comes from the authenticated caller, never from the request that the caller wrote.
@@ -44,6 +45,8 @@ pub mod bundle;
 pub mod certificate;
 mod issue;
 pub mod key;
+#[cfg(feature = "client")]
+pub mod proto;
 pub mod reconcile;
 pub mod request;
 pub mod rotation;

@@ -9,7 +9,6 @@
 
 mod metrics;
 mod node;
-pub mod proto;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,6 +17,7 @@ use mesh_api::names::SpiffeId;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Request, Response, Status};
 
+pub use crate::proto;
 pub use metrics::Metrics;
 pub use node::{NodeAuthorizer, NodePod, Pods, TrustedNodes};
 

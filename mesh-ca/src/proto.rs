@@ -27,6 +27,12 @@ pub const CERT_SIGNER: &str = "CertSigner";
 /// Metadata: the workload that a node's proxy asks for.
 pub const IMPERSONATED_IDENTITY: &str = "ImpersonatedIdentity";
 
+/// Texts as metadata of a request.
+pub fn metadata<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> prost_types::Struct {
+    let value = |text: &str| prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text.to_owned())) };
+    prost_types::Struct { fields: texts.into_iter().map(|(name, text)| (name.to_owned(), value(text))).collect() }
+}
+
 impl IstioCertificateRequest {
     /// A text among the metadata; empty where it is absent.
     pub fn metadata(&self, name: &str) -> &str {
