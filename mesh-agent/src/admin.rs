@@ -4,28 +4,21 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
+use http_body_util::Empty;
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use crate::client::{self, ClientError, Peer};
 
 /// Why Envoy's admin port did not answer as it should. Usually Envoy is still starting or already gone.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminError {
-    /// No connection.
-    #[error("Envoy's admin port {0} cannot be reached: {1}")]
-    Connect(SocketAddr, #[source] std::io::Error),
-    /// The exchange broke off.
-    #[error("Envoy's admin port broke off: {0}")]
-    Http(#[from] hyper::Error),
+    /// No answer.
+    #[error("Envoy's admin port: {0}")]
+    Silent(#[from] ClientError),
     /// Not a 200.
     #[error("Envoy's admin port answered {0} to {1}")]
     Status(http::StatusCode, String),
-    /// No answer in time.
-    #[error("Envoy's admin port did not answer {0} within {1:?}")]
-    Timeout(String, Duration),
 }
 
 /// Envoy's admin port.
@@ -35,6 +28,8 @@ pub struct Admin {
 }
 
 const PATIENCE: Duration = Duration::from_secs(3);
+/// A dump of the configuration of a large mesh is some megabytes.
+const MAX_ANSWER: usize = 256 * 1024 * 1024;
 
 impl Admin {
     /// The admin port at this address; nothing is opened yet.
@@ -44,27 +39,15 @@ impl Admin {
 
     /// Sends one request and returns the answer's body.
     pub async fn call(&self, method: Method, path: &str) -> Result<String, AdminError> {
-        let call = self.exchange(method, path);
-        let late = |_| AdminError::Timeout(path.to_owned(), PATIENCE);
-        tokio::time::timeout(PATIENCE, call).await.map_err(late)?
-    }
-
-    async fn exchange(&self, method: Method, path: &str) -> Result<String, AdminError> {
-        let stream = TcpStream::connect(self.address).await.map_err(|e| AdminError::Connect(self.address, e))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let mut request = Request::new(Empty::<Bytes>::new());
+        let mut request = Request::new(Empty::new());
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().unwrap_or_default();
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
-        // It owns the sender: the connection ends when nobody can send on it any more.
-        let answer = async move {
-            let answer = sender.send_request(request).await?;
-            let status = answer.status();
-            Ok::<_, AdminError>((status, answer.into_body().collect().await?.to_bytes()))
+        let exchange = async {
+            let answer = Peer::new(self.address).send(request).await?;
+            Ok((answer.status(), client::body(answer.into_body(), MAX_ANSWER).await?))
         };
-        // The connection must be polled for the request to move.
-        let (answer, _) = tokio::join!(answer, connection);
-        match answer? {
+        match client::within(PATIENCE, exchange).await? {
             (status, body) if status == 200 => Ok(String::from_utf8_lossy(&body).into_owned()),
             (status, _) => Err(AdminError::Status(status, path.to_owned())),
         }

@@ -7,17 +7,28 @@
 //! - Envoy that ended is never started again: its exit status becomes ours, and the kubelet decides.
 //! - The pod is ready only once Envoy has its listeners and clusters from the control plane and its workers run.
 //! - What is asked for and not supported is said in the log or refused; nothing is left out silently.
-//!
-//! Deliberately absent until their issues come: certificates and SDS, the xDS relay, the DNS server, merged metrics.
-//! Envoy therefore speaks to the control plane itself, in plaintext.
+//! - The workload's key is made here and goes to nobody but Envoy; it is on no disk unless that is asked for.
+//! - Configuration passes through: it is never collected, decoded or copied. Envoy serves what it has while the control plane
+//!   is away.
+//! - One thread: everything is a task of one runtime, so that a pod pays for little.
 
 pub mod admin;
+pub mod backoff;
 pub mod cli;
+pub mod client;
+pub mod endpoint;
 pub mod environment;
+#[allow(clippy::disallowed_methods, reason = "a shell: it asks the clock")]
+pub mod identity;
 pub mod init;
+pub mod metrics;
 pub mod node;
+pub mod relay;
+pub mod sds;
+pub mod secrets;
 pub mod status;
 pub mod supervise;
+pub mod unix;
 pub mod wait;
 
 pub use environment::Environment;

@@ -64,8 +64,6 @@ pub fn of_pod(
         set("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true".into());
     }
     metadata.entry("ISTIO_VERSION").or_insert_with(|| ISTIO_VERSION.into());
-    // The agent serves no certificates of the mesh yet: without this, Envoy would wait for them for ever.
-    metadata.entry("MESH_MTLS").or_insert_with(|| "false".into());
 
     let fixed: BTreeMap<String, String> = match env.get("ISTIO_METAJSON_LABELS").map(serde_json::from_str) {
         Some(Ok(labels)) => labels,

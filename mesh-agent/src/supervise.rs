@@ -34,6 +34,24 @@ pub enum SuperviseError {
     Wait(#[source] std::io::Error),
 }
 
+/// What the agent is told while Envoy runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Order {
+    /// A signal that our own process got: SIGTERM and SIGINT begin the end, the others are passed on.
+    Signal(Signal),
+    /// Take no new connections from outside, but stay.
+    Drain,
+    /// End at once, without draining.
+    Quit,
+}
+
+impl Order {
+    const fn ends(self) -> bool {
+        matches!(self, Self::Signal(Signal::TERM | Signal::INT) | Self::Quit)
+    }
+}
+
 /// How Envoy ends when it is asked to.
 #[derive(Clone, Debug)]
 pub struct Drain {
@@ -79,9 +97,8 @@ impl Envoy {
         Self { binary, arguments, role, admin, drain, readiness }
     }
 
-    /// Runs it to its end. `signals` are those that our own process got: SIGTERM and SIGINT begin the end, the others
-    /// are passed on.
-    pub async fn run(&self, mut signals: mpsc::Receiver<Signal>) -> Result<ExitStatus, SuperviseError> {
+    /// Runs it to its end.
+    pub async fn run(&self, mut orders: mpsc::Receiver<Order>) -> Result<ExitStatus, SuperviseError> {
         // In a process group of its own, so that a Ctrl-C in a terminal reaches Envoy only through us, after draining.
         let mut command = Command::new(&self.binary);
         command.args(&self.arguments).process_group(0).kill_on_drop(true);
@@ -89,20 +106,28 @@ impl Envoy {
         let mut child = command.spawn().map_err(start)?;
         info!(pid = child.id(), binary = ?self.binary, "Envoy started");
         loop {
-            let signal = tokio::select! {
+            let order = tokio::select! {
                 status = child.wait() => return ended(status),
-                Some(signal) = signals.recv() => signal,
+                Some(order) = orders.recv() => order,
             };
-            if signal != Signal::TERM && signal != Signal::INT {
-                send(&child, signal);
-                continue;
+            match order {
+                Order::Signal(signal) if !order.ends() => {
+                    send(&child, signal);
+                    continue;
+                }
+                Order::Drain => {
+                    self.drain().await;
+                    continue;
+                }
+                Order::Signal(_) | Order::Quit => self.readiness.end(),
             }
-            info!("draining");
-            self.readiness.end();
-            tokio::select! {
-                status = child.wait() => return ended(status),
-                () = self.drained() => info!("drained"),
-                () = again(&mut signals) => warn!("asked twice, not waiting for connections"),
+            if order != Order::Quit {
+                info!("draining");
+                tokio::select! {
+                    status = child.wait() => return ended(status),
+                    () = self.drained() => info!("drained"),
+                    () = again(&mut orders) => warn!("asked twice, not waiting for connections"),
+                }
             }
             send(&child, Signal::TERM);
             tokio::select! {
@@ -114,11 +139,15 @@ impl Envoy {
         }
     }
 
-    /// Returns when Envoy may end.
-    async fn drained(&self) {
+    async fn drain(&self) {
         if let Err(error) = self.admin.drain(self.role == Role::Sidecar).await {
             warn!(%error, "Envoy could not be told to drain");
         }
+    }
+
+    /// Returns when Envoy may end.
+    async fn drained(&self) {
+        self.drain().await;
         let Some(least) = self.drain.on_zero else {
             return tokio::time::sleep(self.drain.termination).await;
         };
@@ -140,10 +169,10 @@ impl Envoy {
     }
 }
 
-async fn again(signals: &mut mpsc::Receiver<Signal>) {
+async fn again(orders: &mut mpsc::Receiver<Order>) {
     loop {
-        match signals.recv().await {
-            Some(Signal::TERM | Signal::INT) => return,
+        match orders.recv().await {
+            Some(order) if order.ends() => return,
             Some(_) => {}
             None => std::future::pending().await,
         }
@@ -203,7 +232,14 @@ mod tests {
         let ready = folder.path().join("ready");
         let script =
             format!("trap 'exit 3' USR1; trap 'exit 4' TERM; : > {}; while :; do sleep 0.05; done", ready.display());
-        for (sent, code) in [(vec![Signal::USR1], 3), (vec![Signal::TERM], 4), (vec![Signal::INT, Signal::TERM], 4)] {
+        let [usr1, term, int] = [Signal::USR1, Signal::TERM, Signal::INT].map(Order::Signal);
+        for (sent, code) in [
+            (vec![usr1], 3),
+            (vec![term], 4),
+            (vec![int, term], 4),
+            (vec![Order::Drain, Order::Quit], 4),
+            (vec![int, Order::Quit], 4),
+        ] {
             let _ = std::fs::remove_file(&ready);
             // The second of two signals must cut a drain short that would last an hour.
             let patience = if sent.len() > 1 { Duration::from_secs(3600) } else { Duration::from_millis(10) };
@@ -213,14 +249,14 @@ mod tests {
                 while !ready.exists() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                for signal in &sent {
-                    sender.send(*signal).await.unwrap();
+                for order in &sent {
+                    sender.send(*order).await.unwrap();
                 }
             };
             let (status, ()) = tokio::join!(envoy.run(signals), feed);
             assert_eq!(exit_code(status.unwrap()), code, "{sent:?}");
             let draining = envoy.readiness.check().await.unwrap_err().contains("draining");
-            assert_eq!(draining, sent != [Signal::USR1]);
+            assert_eq!(draining, sent != [usr1]);
         }
     }
 }

@@ -8,6 +8,7 @@ use hyper::Method;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::admin::{Admin, AdminError};
+use crate::client::ClientError;
 
 /// What to wait for, and how long.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,7 +41,7 @@ pub async fn wait(options: &Options) -> anyhow::Result<()> {
                 match admin.call(Method::GET, "/healthz/ready").await {
                     Ok(_) => return,
                     // Of a family that the pod doesn't have, the answer would tell nothing.
-                    Err(AdminError::Connect(..)) if !last.is_empty() => {}
+                    Err(AdminError::Silent(ClientError::Connect(..))) if !last.is_empty() => {}
                     Err(error) => last = error.to_string(),
                 }
             }

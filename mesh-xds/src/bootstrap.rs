@@ -27,6 +27,10 @@ pub struct Settings {
     pub prometheus_port: u16,
     /// Keep the statistics that draining looks at (`EXIT_ON_ZERO_ACTIVE_CONNECTIONS`).
     pub watch_connections: bool,
+    /// The Unix socket on which the agent passes configuration on; `None`: Envoy speaks to the control plane itself, in plaintext.
+    pub xds_socket: Option<String>,
+    /// The Unix socket on which the agent, or another process, serves secrets.
+    pub sds_socket: String,
     /// A firewall mark for Envoy's own connections, where the rules tell them by mark and not by owner.
     pub upstream_mark: Option<u32>,
 }
@@ -34,7 +38,15 @@ pub struct Settings {
 impl Settings {
     /// Settings with Istio's ports.
     pub fn new(config: ProxyConfig) -> Self {
-        Self { config, status_port: 15021, prometheus_port: 15090, watch_connections: false, upstream_mark: None }
+        Self {
+            config,
+            status_port: 15021,
+            prometheus_port: 15090,
+            watch_connections: false,
+            xds_socket: None,
+            sds_socket: "./var/run/secrets/workload-spiffe-uds/socket".into(),
+            upstream_mark: None,
+        }
     }
 }
 
@@ -102,8 +114,8 @@ pub fn bootstrap(node: &Node, settings: &Settings) -> Result<Value, BootstrapErr
             "clusters": [
                 local_cluster("prometheus_stats", admin.clone()),
                 local_cluster("agent", socket(net.localhost, config.status_port)),
-                sds_cluster(),
-                xds_cluster(&config.discovery_address, net)?,
+                sds_cluster(&settings.sds_socket),
+                xds_cluster(settings, net)?,
             ],
             "listeners": [
                 listener(net, settings.prometheus_port, "stats", "/stats/prometheus", "prometheus_stats"),
@@ -261,14 +273,37 @@ fn local_cluster(name: &str, address: Value) -> Value {
     cluster(name, "STATIC", "0.250s", address)
 }
 
-fn sds_cluster() -> Value {
-    let pipe = json!({ "pipe": { "path": "./var/run/secrets/workload-spiffe-uds/socket" } });
-    let mut cluster = cluster("sds-grpc", "STATIC", "1s", pipe);
+fn pipe(path: &str) -> Value {
+    json!({ "pipe": { "path": path } })
+}
+
+fn sds_cluster(path: &str) -> Value {
+    let mut cluster = cluster("sds-grpc", "STATIC", "1s", pipe(path));
     extend(&mut cluster, json!({ "typed_extension_protocol_options": http2() }));
     cluster
 }
 
-fn xds_cluster(discovery_address: &str, net: Net) -> Result<Value, BootstrapError> {
+fn xds_cluster(settings: &Settings, net: Net) -> Result<Value, BootstrapError> {
+    let mut cluster = match &settings.xds_socket {
+        Some(path) => cluster("xds-grpc", "STATIC", "1s", pipe(path)),
+        None => discovery_cluster(&settings.config.discovery_address, net)?,
+    };
+    let limits = |priority: &str| {
+        json!({
+            "priority": priority, "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000,
+        })
+    };
+    extend(
+        &mut cluster,
+        json!({
+            "circuit_breakers": { "thresholds": [limits("DEFAULT"), limits("HIGH")] },
+            "typed_extension_protocol_options": http2(),
+        }),
+    );
+    Ok(cluster)
+}
+
+fn discovery_cluster(discovery_address: &str, net: Net) -> Result<Value, BootstrapError> {
     let wrong = || BootstrapError::DiscoveryAddress(discovery_address.to_owned());
     let (host, port) = discovery_address.rsplit_once(':').ok_or_else(wrong)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -281,19 +316,7 @@ fn xds_cluster(discovery_address: &str, net: Net) -> Result<Value, BootstrapErro
     if kind == "STRICT_DNS" {
         extend(&mut cluster, json!({ "dns_lookup_family": net.lookup }));
     }
-    let limits = |priority: &str| {
-        json!({
-            "priority": priority, "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000,
-        })
-    };
-    extend(
-        &mut cluster,
-        json!({
-            "circuit_breakers": { "thresholds": [limits("DEFAULT"), limits("HIGH")] },
-            "upstream_connection_options": { "tcp_keepalive": { "keepalive_time": 300 } },
-            "typed_extension_protocol_options": http2(),
-        }),
-    );
+    extend(&mut cluster, json!({ "upstream_connection_options": { "tcp_keepalive": { "keepalive_time": 300 } } }));
     Ok(cluster)
 }
 

@@ -30,11 +30,14 @@ fn cases() -> Vec<(&'static str, Value)> {
     };
     let mut marked = settings("10.0.0.1:15010");
     marked.upstream_mark = Some(1337);
+    let mut relayed = settings("istiod.istio-system.svc:15012");
+    relayed.xds_socket = Some("./etc/istio/proxy/XDS".into());
     let annotations = json!({"sidecar.istio.io/statsInclusionPrefixes": "http.{pod_ip}_,cluster.outbound"});
     vec![
         ("v4", bootstrap(&node(&["10.0.0.7"], json!({})), &settings("istiod.istio-system.svc:15010")).unwrap()),
         ("v6", bootstrap(&node(&["fd00::7"], json!({})), &settings("[fd00::1]:15010")).unwrap()),
         ("dual", bootstrap(&node(&["10.0.0.7", "fd00::7"], annotations), &settings("10.0.0.1:15010")).unwrap()),
+        ("relayed", bootstrap(&node(&["10.0.0.7"], json!({})), &relayed).unwrap()),
         ("marked", bootstrap(&node(&["10.0.0.7"], json!({})), &marked).unwrap()),
     ]
 }
@@ -57,6 +60,13 @@ fn says_who_and_where() {
     assert_eq!(v6["static_resources"]["listeners"][0]["address"], socket("::", 15090));
     let dual = &cases[2].1;
     assert_eq!(dual["static_resources"]["listeners"][1]["additional_addresses"][0]["address"], socket("::", 15021));
+    let relayed = &cases[3].1;
+    for (cluster, path) in
+        [("xds-grpc", "./etc/istio/proxy/XDS"), ("sds-grpc", "./var/run/secrets/workload-spiffe-uds/socket")]
+    {
+        let endpoint = &at(relayed, cluster)["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+        assert_eq!(endpoint["address"], pipe(path));
+    }
     let kept = dual["stats_config"]["stats_matcher"]["inclusion_list"]["patterns"].as_array().unwrap();
     for want in [json!({"prefix": "http.10.0.0.7_"}), json!({"prefix": "http.fd00::7_"}), json!({"prefix": "server"})] {
         assert!(kept.contains(&want), "{want} in {kept:?}");

@@ -1,0 +1,202 @@
+//! Secrets for Envoy over a Unix socket: `envoy.service.secret.v3.SecretDiscoveryService`, as a stream or as deltas. Whoever
+//! subscribes is sent what is there, and again what changes, at once.
+//!
+//! [`session`] decides what is due and knows no sockets.
+
+mod session;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+};
+use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server::{
+    SecretDiscoveryService, SecretDiscoveryServiceServer,
+};
+use envoy_types::pb::google::protobuf::Any;
+use futures::Stream;
+use mesh_xds::TypeUrl;
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+pub use session::{Due, Session};
+
+use crate::secrets::{FileSecret, Secret, Stamp, Workloads};
+use session::Ask;
+
+/// How often files are looked at while somebody is subscribed to them.
+const LOOK: Duration = Duration::from_secs(1);
+/// A request names a few secrets.
+const MAX_REQUEST: usize = 256 * 1024;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Server {
+    workloads: Workloads,
+}
+
+impl Server {
+    /// Serves these secrets, and files.
+    pub fn new(workloads: Workloads) -> Self {
+        Self { workloads }
+    }
+
+    /// The service for a server of HTTP/2.
+    pub fn into_service(self) -> SecretDiscoveryServiceServer<Self> {
+        SecretDiscoveryServiceServer::new(self).max_decoding_message_size(MAX_REQUEST)
+    }
+
+    fn stream<A: Answered>(&self, asks: Streaming<A>) -> Answers<A::Response> {
+        let workloads = self.workloads.clone();
+        let client = Client { asks, workloads, session: Session::default(), stamps: Vec::new() };
+        Box::pin(futures::stream::unfold(client, |mut client| async {
+            let due = client.next().await?;
+            let nonce = client.session.sent(&due);
+            Some((Ok(A::answer(due, nonce)), client))
+        }))
+    }
+}
+
+type Answers<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl SecretDiscoveryService for Server {
+    type StreamSecretsStream = Answers<DiscoveryResponse>;
+    type DeltaSecretsStream = Answers<DeltaDiscoveryResponse>;
+
+    async fn stream_secrets(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamSecretsStream>, Status> {
+        Ok(Response::new(self.stream(request.into_inner())))
+    }
+
+    async fn delta_secrets(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
+        Ok(Response::new(self.stream(request.into_inner())))
+    }
+
+    async fn fetch_secrets(&self, request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
+        let mut session = Session::default();
+        request.get_ref().apply(&mut session);
+        let workload = self.workloads.borrow().clone();
+        let due = session.due(&|name| workload.get(name));
+        Ok(Response::new(DiscoveryRequest::answer(due, "1".into())))
+    }
+}
+
+/// One stream of a client.
+struct Client<A> {
+    asks: Streaming<A>,
+    workloads: Workloads,
+    session: Session,
+    /// Of the files that it is subscribed to, when they were last read.
+    stamps: Vec<Stamp>,
+}
+
+impl<A: Answered> Client<A> {
+    /// What to send next. `None`: the client is gone.
+    async fn next(&mut self) -> Option<Vec<Due>> {
+        loop {
+            let files = tokio::select! {
+                ask = self.asks.message() => {
+                    ask.ok()??.apply(&mut self.session);
+                    self.files()
+                }
+                Ok(()) = self.workloads.changed() => self.files(),
+                () = tokio::time::sleep(LOOK), if !self.stamps.is_empty() => {
+                    let files = self.files();
+                    if files == self.stamps {
+                        continue;
+                    }
+                    files
+                }
+            };
+            self.stamps = files;
+            let workload = self.workloads.borrow_and_update().clone();
+            let due = self.session.due(&|name| workload.get(name));
+            if !due.is_empty() {
+                return Some(due);
+            }
+        }
+    }
+
+    fn files(&self) -> Vec<Stamp> {
+        self.session.names().filter_map(FileSecret::parse).map(|file| file.stamp()).collect()
+    }
+}
+
+/// A request of one of the two protocols, and the answer that belongs to it.
+trait Answered: Ask + Send + 'static {
+    type Response: Send;
+    fn answer(due: Vec<Due>, nonce: String) -> Self::Response;
+}
+
+impl Answered for DiscoveryRequest {
+    type Response = DiscoveryResponse;
+
+    fn answer(due: Vec<Due>, nonce: String) -> DiscoveryResponse {
+        DiscoveryResponse {
+            version_info: nonce.clone(),
+            resources: due.into_iter().map(|due| packed(&due)).collect(),
+            type_url: TypeUrl::Secret.as_str().to_owned(),
+            nonce,
+            ..DiscoveryResponse::default()
+        }
+    }
+}
+
+impl Answered for DeltaDiscoveryRequest {
+    type Response = DeltaDiscoveryResponse;
+
+    fn answer(due: Vec<Due>, nonce: String) -> DeltaDiscoveryResponse {
+        let resource = |due: Due| Resource {
+            resource: Some(packed(&due)),
+            name: due.name,
+            version: due.version,
+            ..Resource::default()
+        };
+        DeltaDiscoveryResponse {
+            system_version_info: nonce.clone(),
+            resources: due.into_iter().map(resource).collect(),
+            type_url: TypeUrl::Secret.as_str().to_owned(),
+            nonce,
+            ..DeltaDiscoveryResponse::default()
+        }
+    }
+}
+
+fn packed(due: &Due) -> Any {
+    let inline = |bytes: &Bytes| {
+        Some(DataSource { specifier: Some(Specifier::InlineBytes(bytes.to_vec())), ..DataSource::default() })
+    };
+    let secret = match &due.secret {
+        Secret::KeyPair { chain, key } => tls::secret::Type::TlsCertificate(tls::TlsCertificate {
+            certificate_chain: inline(chain),
+            private_key: inline(key),
+            ..tls::TlsCertificate::default()
+        }),
+        Secret::Roots(roots) => tls::secret::Type::ValidationContext(tls::CertificateValidationContext {
+            trusted_ca: inline(roots),
+            ..tls::CertificateValidationContext::default()
+        }),
+    };
+    let secret = tls::Secret { name: due.name.clone(), r#type: Some(secret) };
+    Any { type_url: TypeUrl::Secret.as_str().to_owned(), value: secret.encode_to_vec() }
+}
+
+/// Serves until dropped.
+pub async fn serve(socket: crate::unix::Socket, workloads: Workloads) {
+    let service = hyper_util::service::TowerToHyperService::new(Server::new(workloads).into_service());
+    socket.serve(Arc::new(service)).await;
+}
+
+#[cfg(test)]
+mod tests;
