@@ -6,6 +6,7 @@
 
 #![allow(clippy::result_large_err, reason = "a refused document is as much a result as a read one, and as large")]
 
+pub(crate) mod at;
 mod compose;
 pub(crate) mod de;
 mod json;

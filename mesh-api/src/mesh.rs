@@ -20,7 +20,7 @@ use crate::networking::{
     ClientTlsSettings, ConnectionPoolSettings, HttpRetry, LocalityLoadBalancerSetting, OutlierDetection, TcpKeepalive,
     ZoneAwareLoadBalancerSetting,
 };
-use crate::types::{Duration, enumeration, message};
+use crate::types::{Duration, enumeration};
 use crate::{Diagnostic, Name};
 use overlay::settings;
 
@@ -165,8 +165,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// What happens to traffic for destinations that the mesh doesn't know.
+    #[derive(Default)]
     pub struct OutboundTrafficPolicy {
         /// What happens.
         pub mode: OutboundTrafficPolicyMode,
@@ -188,8 +189,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// What happens to inbound traffic on ports of no service.
+    #[derive(Default)]
     pub struct InboundTrafficPolicy {
         /// Where it goes.
         pub mode: InboundTrafficPolicyMode,
@@ -207,8 +209,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// A place that configuration is read from.
+    #[derive(Default)]
     pub struct ConfigSource {
         /// `fs:///path`, `k8s://` or the address of an xDS server.
         pub address: String,
@@ -228,8 +231,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// A root that is trusted for workloads.
+    #[derive(Default)]
     pub struct CertificateData {
         /// Signers whose certificates it vouches for.
         pub cert_signers: Vec<String>,
@@ -258,8 +262,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// A certificate that istiod shall order.
+    #[derive(Default)]
     pub struct Certificate {
         /// Secret to hold it.
         pub secret_name: String,
@@ -268,8 +273,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Settings for some services.
+    #[derive(Default)]
     pub struct ServiceSettings {
         /// The settings.
         pub settings: Option<ServiceSettingsSettings>,
@@ -278,16 +284,18 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// What can be set for a service.
+    #[derive(Default)]
     pub struct ServiceSettingsSettings {
         /// Whether only endpoints of the client's own cluster are used.
         pub cluster_local: bool,
     }
 }
 
-message! {
+settings! {
     /// Scope of the services that the selectors choose.
+    #[derive(Default)]
     pub struct ServiceScopeConfigs {
         /// Namespaces of the services.
         pub namespace_selector: Option<LabelSelector>,
@@ -309,8 +317,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// A CA of others.
+    #[derive(Default)]
     pub struct Ca {
         /// Its address.
         pub address: String,
@@ -323,8 +332,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Providers used where a Telemetry doesn't say.
+    #[derive(Default)]
     pub struct DefaultProviders {
         /// For traces.
         pub tracing: Vec<String>,
@@ -335,8 +345,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Chooses objects by label, as Kubernetes does.
+    #[derive(Default)]
     pub struct LabelSelector {
         /// Labels that must all be there.
         pub match_labels: BTreeMap<String, String>,
@@ -345,8 +356,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// A condition on one label.
+    #[derive(Default)]
     pub struct LabelSelectorRequirement {
         /// The label.
         pub key: String,
@@ -375,8 +387,9 @@ impl LabelSelector {
     }
 }
 
-message! {
+settings! {
     /// How paths are normalized.
+    #[derive(Default)]
     pub struct ProxyPathNormalization {
         /// Which steps are done.
         pub normalization: PathNormalization,
@@ -400,8 +413,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// Limits for TLS.
+    #[derive(Default)]
     pub struct TlsConfig {
         /// The oldest version allowed.
         pub min_protocol_version: TlsProtocol,
@@ -427,8 +441,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// Traffic policy for services of which no DestinationRule speaks.
+    #[derive(Default)]
     pub struct DefaultTrafficPolicy {
         /// Limits on connections and requests.
         pub connection_pool: Option<ConnectionPoolSettings>,
@@ -437,8 +452,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// How far ServiceEntries may be visible. It only narrows what they say themselves.
+    #[derive(Default)]
     pub struct ServiceEntryVisibility {
         /// For namespaces of no policy.
         pub default_visibility: Visibility,
@@ -464,8 +480,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// Visibility in some namespaces.
+    #[derive(Default)]
     pub struct VisibilityPolicy {
         /// How far.
         pub visibility: Visibility,
@@ -474,8 +491,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Chooses namespaces.
+    #[derive(Default)]
     pub struct VisibilityRule {
         /// By their labels.
         pub namespace_selector: Option<LabelSelector>,

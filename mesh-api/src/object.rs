@@ -14,11 +14,17 @@ pub use versions::{Served, V1Alpha1, V1Alpha3, V1Beta1, Version};
 use std::cmp::Ordering;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
 use kube::core::DynamicObject;
+use kube::core::object::{HasSpec, HasStatus};
+use serde::Deserialize;
+use serde::de::Error;
 use serde_json::Value as Json;
 
-use crate::document::de::{self, Unknown};
-use crate::document::{Key, Mark, Node, Value};
+use crate::document::at::{self, TypeError, Unknown};
+use crate::document::de;
+use crate::document::{Mark, Node, Value};
+use crate::types::message::{self, Field};
 use crate::{FieldPath, Name, ObjectRef};
 
 /// The namespace of a document that names none.
@@ -75,10 +81,10 @@ pub struct NotAnObject {
     pub code: &'static str,
 }
 
-impl From<de::TypeError> for NotAnObject {
-    fn from(error: de::TypeError) -> Self {
-        let (path, mark) = error.place.unwrap_or_default();
-        Self { path, mark, message: error.message, code: "InvalidField" }
+impl From<TypeError> for NotAnObject {
+    fn from(error: TypeError) -> Self {
+        let (path, mark, message) = error.into_parts();
+        Self { path, mark, message, code: "InvalidField" }
     }
 }
 
@@ -124,8 +130,7 @@ impl Object {
                 code: "UnservedVersion",
             });
         }
-        let said = with_spec(group, node);
-        let (object, mut unknown) = Self::typed(known, said.as_ref().unwrap_or(node))?;
+        let (object, mut unknown) = Self::typed(known, node)?;
         // Types of custom resources do not carry these two: they say which type to read.
         unknown.retain(|(path, _)| !matches!(path.as_str(), "apiVersion" | "kind"));
         Ok((object, unknown))
@@ -205,17 +210,28 @@ fn is_group_of_ours(group: &str) -> bool {
     group.ends_with(".istio.io") && KINDS.iter().any(|known| known.group == group)
 }
 
-/// Istio's kinds may leave their spec out; then it says nothing.
-fn with_spec<'a>(group: &str, node: &Node<'a>) -> Option<Node<'a>> {
-    let Value::Mapping(entries) = &node.value else { return None };
-    let absent = node.get("spec").is_none_or(|spec| matches!(spec.value, Value::Null));
-    if !absent || !group.ends_with(".istio.io") {
-        return None;
-    }
-    let mut entries: Vec<_> = entries.iter().filter(|(key, _)| key.text != "spec").cloned().collect();
-    let spec = Node { value: Value::Mapping(Vec::new()), mark: node.mark };
-    entries.push((Key { text: "spec".into(), mark: node.mark }, spec));
-    Some(Node { value: Value::Mapping(entries), mark: node.mark })
+/// Reads an object of one of Istio's kinds. Its spec may be left out; then it says nothing.
+fn istio<K>(node: &Node<'_>) -> Result<(K, Unknown), TypeError>
+where
+    K: Resource + HasSpec + HasStatus + Default,
+    K::Spec: Field,
+    K::Status: Field,
+{
+    let mut object = K::default();
+    let mut has_metadata = false;
+    let ((), unknown) = at::read(node, |at| {
+        at.fields(&mut |name, at| match name {
+            name if name.means("metadata") => {
+                *object.meta_mut() = ObjectMeta::deserialize(*at)?;
+                has_metadata = true;
+                Ok(Some("metadata"))
+            }
+            name if name.means("spec") => message::set(object.spec_mut(), "spec", at),
+            name if name.means("status") => message::set(object.status_mut(), "status", at),
+            _ => Ok(None),
+        })
+    })?;
+    if has_metadata { Ok((object, unknown)) } else { Err(TypeError::custom("missing field `metadata`")) }
 }
 
 fn place(metadata: &mut ObjectMeta, namespaced: bool) {

@@ -4,16 +4,13 @@
 //! Which policy wins, what an unset mode inherits and what a pattern means is for `lower`; here is only what was written.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResource;
 use schemars::Schema;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
 use crate::object::served;
-use crate::types::message::Field;
-use crate::types::{Duration, IstioStatus, Serving, crd, enumeration, message, schema, spec};
+use crate::types::{Duration, IstioStatus, Serving, crd, enumeration, message, schema};
 
 pub use crate::types::{PolicyTargetReference, WorkloadSelector};
 
@@ -28,7 +25,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![crd::<AuthorizationPolicy>(served), crd::<PeerAuthentication>(served), crd::<RequestAuthentication>(served)]
 }
 
-spec! {
+message! {
     /// Whether workloads accept plaintext, mutual TLS or both.
     ///
     /// ```
@@ -115,35 +112,7 @@ enumeration! {
     }
 }
 
-impl<'de, T: Field<'de>> Field<'de> for BTreeMap<u32, T> {
-    fn present<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Ports<T>(std::marker::PhantomData<T>);
-        struct Present<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Field<'de>> DeserializeSeed<'de> for Present<T> {
-            type Value = T;
-            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
-                T::present(deserializer)
-            }
-        }
-        impl<'de, T: Field<'de>> Visitor<'de> for Ports<T> {
-            type Value = BTreeMap<u32, T>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a map by number")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut out = BTreeMap::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    let number = key.parse().map_err(|_| A::Error::custom(format_args!("{key:?} is not a number")))?;
-                    out.insert(number, map.next_value_seed(Present(std::marker::PhantomData))?);
-                }
-                Ok(out)
-            }
-        }
-        deserializer.deserialize_map(Ports(std::marker::PhantomData))
-    }
-}
-
-spec! {
+message! {
     /// Which tokens a workload accepts with requests. A request without a token passes, one with a bad token doesn't.
     ///
     /// ```

@@ -7,7 +7,7 @@ use kube::CustomResource;
 
 use crate::object::served;
 use crate::types::{
-    Duration, IstioStatus, PolicyTargetReference, Serving, WorkloadSelector, crd, enumeration, message, schema, spec,
+    Duration, IstioStatus, PolicyTargetReference, Serving, WorkloadSelector, crd, enumeration, message, schema,
 };
 
 served! {
@@ -20,7 +20,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![crd::<Telemetry>(Serving { older: &["v1alpha1"], stored: Some("v1alpha1"), ..Serving::default() })]
 }
 
-spec! {
+message! {
     /// What workloads report, laid over what their namespace and the mesh say.
     ///
     /// ```

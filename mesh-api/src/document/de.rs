@@ -1,117 +1,39 @@
-//! From the tree straight to a type, with the strictness and the leniency of Go's JSON: a number is no string, but
-//! `null` is "not said", whatever the field.
+//! From the tree to a type of Kubernetes through serde, with the strictness and the leniency of Go's JSON: a number is no
+//! string, but `null` is "not said", whatever the field.
 //!
-//! On the way it notes what serde alone would lose: the path and place of a wrong value, and the fields that the type
-//! does not have.
-
-use std::cell::RefCell;
-use std::fmt;
+//! Each method is instantiated for a thousand types, so what doesn't depend on the type is in [`At`], or in functions
+//! without parameters here.
 
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
 use serde::de::{
-    self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess,
-    Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess,
+    SeqAccess, VariantAccess, Visitor,
 };
 
-use super::node::{Key, Mark, Node, Value};
-use crate::FieldPath;
-use crate::diagnostic::Step;
-
-/// A value that does not fit its field.
-#[derive(Debug)]
-pub(crate) struct TypeError {
-    pub(crate) message: String,
-    /// The innermost field; none until the error has left it.
-    pub(crate) place: Option<(FieldPath, Mark)>,
-}
-
-impl fmt::Display for TypeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for TypeError {}
-
-impl de::Error for TypeError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { message: message.to_string(), place: None }
-    }
-}
-
-/// Fields of the text that the type does not have, in the order of the text.
-pub(crate) type Unknown = Vec<(FieldPath, Mark)>;
-/// A hostile document must not turn into a report longer than itself.
-const MAX_UNKNOWN: usize = 100;
+use super::at::{At, TypeError, Unknown, read};
+use super::node::{Key, Node, Value};
 
 /// Reads a `T` from a node: the value, and the fields of the node that `T` does not know.
-pub(crate) fn from_node<T: de::DeserializeOwned>(node: &Node<'_>) -> Result<(T, Unknown), TypeError> {
-    let unknown = RefCell::new(Vec::new());
-    let value = T::deserialize(At { node, key: node.mark, step: Step::Root, up: None, unknown: &unknown });
-    match value {
-        Ok(value) => Ok((value, unknown.into_inner())),
-        Err(mut error) => {
-            error.place.get_or_insert((FieldPath::default(), node.mark));
-            Err(error)
-        }
-    }
+pub(crate) fn from_node<T: DeserializeOwned>(node: &Node<'_>) -> Result<(T, Unknown), TypeError> {
+    read(node, |at| T::deserialize(*at))
 }
 
-/// A node and the way to it: `'p` the way, `'n` the tree, `'a` its text.
-#[derive(Clone, Copy)]
-struct At<'p, 'n, 'a> {
-    node: &'n Node<'a>,
-    key: Mark,
-    step: Step<'n>,
-    up: Option<&'p At<'p, 'n, 'a>>,
-    unknown: &'p RefCell<Unknown>,
-}
-
-impl<'n, 'a> At<'_, 'n, 'a> {
-    fn path(&self) -> FieldPath {
-        self.step.after(self.up.map(At::path).unwrap_or_default())
-    }
-
-    fn mark(&self) -> Mark {
-        if matches!(self.node.value, Value::Null) { self.key } else { self.node.mark }
-    }
-
-    fn locate<T>(&self, result: Result<T, TypeError>) -> Result<T, TypeError> {
-        result.map_err(|mut error| {
-            error.place.get_or_insert_with(|| (self.path(), self.mark()));
-            error
-        })
-    }
-
-    fn wrong<V: de::Expected>(&self, expected: &V) -> TypeError {
-        let unexpected = match &self.node.value {
-            Value::Null => Unexpected::Unit,
-            Value::Bool(b) => Unexpected::Bool(*b),
-            Value::Int(i) => Unexpected::Signed(*i),
-            Value::Uint(u) => Unexpected::Unsigned(*u),
-            Value::Float(f) => Unexpected::Float(*f),
-            Value::String(text) => Unexpected::Str(text),
-            Value::Sequence(_) => Unexpected::Other("a list"),
-            Value::Mapping(_) => Unexpected::Other("a mapping"),
-        };
-        de::Error::invalid_type(unexpected, expected)
-    }
-
-    fn items<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, TypeError> {
+impl<'p, 'n, 'a> At<'p, 'n, 'a> {
+    fn sequence(self, expected: &dyn Expected) -> Result<Items<'p, 'n, 'a>, TypeError> {
         match &self.node.value {
-            Value::Sequence(items) => visitor.visit_seq(Items { at: self, items: items.iter(), index: 0 }),
-            Value::Null => visitor.visit_seq(Items { at: self, items: [].iter(), index: 0 }),
-            _ => Err(self.wrong(&visitor)),
+            Value::Sequence(items) => Ok(Items { at: self, items: items.iter().enumerate() }),
+            Value::Null => Ok(Items { at: self, items: [].iter().enumerate() }),
+            _ => Err(self.wrong(expected)),
         }
     }
 
-    fn entries<V: Visitor<'n>>(self, visitor: V, skip_nulls: bool) -> Result<V::Value, TypeError> {
+    fn mapping(self, expected: &dyn Expected, skip_nulls: bool) -> Result<Entries<'p, 'n, 'a>, TypeError> {
         let entries = match &self.node.value {
             Value::Mapping(entries) => entries.iter(),
             Value::Null => [].iter(),
-            _ => return Err(self.wrong(&visitor)),
+            _ => return Err(self.wrong(expected)),
         };
-        visitor.visit_map(Entries { at: self, entries, value: None, skip_nulls })
+        Ok(Entries { at: self, entries, value: None, skip_nulls })
     }
 
     fn number<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, TypeError> {
@@ -124,18 +46,38 @@ impl<'n, 'a> At<'_, 'n, 'a> {
         }
     }
 
-    fn text<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, TypeError> {
+    fn string(self, expected: &dyn Expected) -> Result<&'n str, TypeError> {
         match &self.node.value {
-            Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Null => visitor.visit_borrowed_str(""),
-            _ => Err(self.wrong(&visitor)),
+            Value::String(text) => Ok(text),
+            Value::Null => Ok(""),
+            _ => Err(self.wrong(expected)),
+        }
+    }
+
+    fn number_as_text(self) -> Option<String> {
+        match &self.node.value {
+            Value::Int(i) => Some(i.to_string()),
+            Value::Uint(u) => Some(u.to_string()),
+            Value::Float(f) => Some(f.to_string()),
+            _ => None,
         }
     }
 }
 
-macro_rules! forward {
-    ($($method:ident)* => $to:ident) => {
-        $(fn $method<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, TypeError> { self.$to(visitor) })*
+macro_rules! numbers {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, TypeError> { self.number(visitor) })*
+    };
+}
+
+macro_rules! strings {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, TypeError> {
+            match self.string(&visitor) {
+                Ok(text) => visitor.visit_borrowed_str(text),
+                Err(error) => Err(error),
+            }
+        })*
     };
 }
 
@@ -150,8 +92,8 @@ impl<'n> Deserializer<'n> for At<'_, 'n, '_> {
             Value::Uint(u) => visitor.visit_u64(*u),
             Value::Float(f) => visitor.visit_f64(*f),
             Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Sequence(_) => self.items(visitor),
-            Value::Mapping(_) => self.entries(visitor, false),
+            Value::Sequence(_) => self.deserialize_seq(visitor),
+            Value::Mapping(_) => self.deserialize_map(visitor),
         }
     }
 
@@ -163,11 +105,10 @@ impl<'n> Deserializer<'n> for At<'_, 'n, '_> {
         }
     }
 
-    forward!(deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16
-        deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64 => number);
-    forward!(deserialize_str deserialize_string deserialize_char deserialize_identifier
-        deserialize_bytes deserialize_byte_buf => text);
-    forward!(deserialize_seq => items);
+    numbers!(deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16
+        deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64);
+    strings!(deserialize_str deserialize_string deserialize_char deserialize_identifier
+        deserialize_bytes deserialize_byte_buf);
 
     fn deserialize_option<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, TypeError> {
         match self.node.value {
@@ -189,22 +130,24 @@ impl<'n> Deserializer<'n> for At<'_, 'n, '_> {
 
     fn deserialize_newtype_struct<V: Visitor<'n>>(self, name: &'static str, visitor: V) -> Result<V::Value, TypeError> {
         // Kubernetes reads `cpu: 1` as the quantity "1".
-        let number = match &self.node.value {
-            Value::Int(i) => i.to_string(),
-            Value::Uint(u) => u.to_string(),
-            Value::Float(f) => f.to_string(),
-            _ => return visitor.visit_newtype_struct(self),
-        };
-        if name == "Quantity" {
-            let text: StrDeserializer<'_, TypeError> = number.as_str().into_deserializer();
-            visitor.visit_newtype_struct(text)
-        } else {
-            visitor.visit_newtype_struct(self)
+        match self.number_as_text() {
+            Some(number) if name == "Quantity" => {
+                let text: StrDeserializer<'_, TypeError> = number.as_str().into_deserializer();
+                visitor.visit_newtype_struct(text)
+            }
+            _ => visitor.visit_newtype_struct(self),
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, TypeError> {
+        match self.sequence(&visitor) {
+            Ok(items) => visitor.visit_seq(items),
+            Err(error) => Err(error),
         }
     }
 
     fn deserialize_tuple<V: Visitor<'n>>(self, _: usize, visitor: V) -> Result<V::Value, TypeError> {
-        self.items(visitor)
+        self.deserialize_seq(visitor)
     }
 
     fn deserialize_tuple_struct<V: Visitor<'n>>(
@@ -213,11 +156,14 @@ impl<'n> Deserializer<'n> for At<'_, 'n, '_> {
         _: usize,
         visitor: V,
     ) -> Result<V::Value, TypeError> {
-        self.items(visitor)
+        self.deserialize_seq(visitor)
     }
 
     fn deserialize_map<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, TypeError> {
-        self.entries(visitor, false)
+        match self.mapping(&visitor, false) {
+            Ok(entries) => visitor.visit_map(entries),
+            Err(error) => Err(error),
+        }
     }
 
     fn deserialize_struct<V: Visitor<'n>>(
@@ -226,7 +172,10 @@ impl<'n> Deserializer<'n> for At<'_, 'n, '_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, TypeError> {
-        self.entries(visitor, true)
+        match self.mapping(&visitor, true) {
+            Ok(entries) => visitor.visit_map(entries),
+            Err(error) => Err(error),
+        }
     }
 
     fn deserialize_enum<V: Visitor<'n>>(
@@ -238,7 +187,7 @@ impl<'n> Deserializer<'n> for At<'_, 'n, '_> {
         match &self.node.value {
             Value::String(text) => visitor.visit_enum(BorrowedStrDeserializer::new(text)),
             Value::Mapping(entries) => match entries.as_slice() {
-                [(key, node)] => visitor.visit_enum(Variant { at: self, key, node }),
+                [entry] => visitor.visit_enum(Variant { at: self, entry }),
                 _ => Err(de::Error::custom("expected a mapping with exactly one field, the chosen alternative")),
             },
             _ => Err(self.wrong(&visitor)),
@@ -246,39 +195,35 @@ impl<'n> Deserializer<'n> for At<'_, 'n, '_> {
     }
 
     fn deserialize_ignored_any<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, TypeError> {
-        let mut unknown = self.unknown.borrow_mut();
-        if unknown.len() < MAX_UNKNOWN {
-            unknown.push((self.path(), self.key));
-        }
+        self.unknown();
         visitor.visit_unit()
     }
 }
 
-fn descend<'n, 'a, T: DeserializeSeed<'n>>(
-    up: &At<'_, 'n, 'a>,
-    node: &'n Node<'a>,
-    key: Mark,
-    step: Step<'n>,
-    seed: T,
-) -> Result<T::Value, TypeError> {
-    let at = At { node, key, step, up: Some(up), unknown: up.unknown };
-    at.locate(seed.deserialize(at))
+/// Reads a value further in; an error gets its place.
+fn descend<'n, T: DeserializeSeed<'n>>(at: At<'_, 'n, '_>, seed: T) -> Result<T::Value, TypeError> {
+    match seed.deserialize(at) {
+        Ok(value) => Ok(value),
+        Err(error) => Err(at.placed(error)),
+    }
 }
 
 struct Items<'p, 'n, 'a> {
     at: At<'p, 'n, 'a>,
-    items: std::slice::Iter<'n, Node<'a>>,
-    index: usize,
+    items: std::iter::Enumerate<std::slice::Iter<'n, Node<'a>>>,
 }
 
 impl<'n> SeqAccess<'n> for Items<'_, 'n, '_> {
     type Error = TypeError;
 
     fn next_element_seed<T: DeserializeSeed<'n>>(&mut self, seed: T) -> Result<Option<T::Value>, TypeError> {
-        let Some(node) = self.items.next() else { return Ok(None) };
-        let index = self.index;
-        self.index += 1;
-        descend(&self.at, node, node.mark, Step::Index(index), seed).map(Some)
+        match self.items.next() {
+            Some((index, node)) => match descend(self.at.element(index, node), seed) {
+                Ok(value) => Ok(Some(value)),
+                Err(error) => Err(error),
+            },
+            None => Ok(None),
+        }
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -286,32 +231,49 @@ impl<'n> SeqAccess<'n> for Items<'_, 'n, '_> {
     }
 }
 
+type Entry<'a> = (Key<'a>, Node<'a>);
+
 struct Entries<'p, 'n, 'a> {
     at: At<'p, 'n, 'a>,
-    entries: std::slice::Iter<'n, (Key<'a>, Node<'a>)>,
-    value: Option<&'n (Key<'a>, Node<'a>)>,
+    entries: std::slice::Iter<'n, Entry<'a>>,
+    value: Option<&'n Entry<'a>>,
     skip_nulls: bool,
+}
+
+impl<'n, 'a> Entries<'_, 'n, 'a> {
+    fn next_key(&mut self) -> Option<BorrowedStrDeserializer<'n, TypeError>> {
+        let skip_nulls = self.skip_nulls;
+        let entry = self.entries.find(|(_, value)| !(skip_nulls && matches!(value.value, Value::Null)))?;
+        self.value = Some(entry);
+        Some(BorrowedStrDeserializer::new(&entry.0.text))
+    }
+
+    fn next_value(&mut self) -> Result<At<'_, 'n, 'a>, TypeError> {
+        match self.value.take() {
+            Some(entry) => Ok(self.at.entry(entry)),
+            None => Err(de::Error::custom("a value was asked for before its key")),
+        }
+    }
 }
 
 impl<'n> MapAccess<'n> for Entries<'_, 'n, '_> {
     type Error = TypeError;
 
     fn next_key_seed<T: DeserializeSeed<'n>>(&mut self, seed: T) -> Result<Option<T::Value>, TypeError> {
-        for entry in self.entries.by_ref() {
-            if self.skip_nulls && matches!(entry.1.value, Value::Null) {
-                continue;
-            }
-            self.value = Some(entry);
-            return seed.deserialize(BorrowedStrDeserializer::new(&entry.0.text)).map(Some);
+        match self.next_key() {
+            Some(key) => match seed.deserialize(key) {
+                Ok(key) => Ok(Some(key)),
+                Err(error) => Err(error),
+            },
+            None => Ok(None),
         }
-        Ok(None)
     }
 
     fn next_value_seed<T: DeserializeSeed<'n>>(&mut self, seed: T) -> Result<T::Value, TypeError> {
-        let Some((key, node)) = self.value.take() else {
-            return Err(de::Error::custom("a value was asked for before its key"));
-        };
-        descend(&self.at, node, key.mark, Step::Field(&key.text), seed)
+        match self.next_value() {
+            Ok(at) => descend(at, seed),
+            Err(error) => Err(error),
+        }
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -322,8 +284,7 @@ impl<'n> MapAccess<'n> for Entries<'_, 'n, '_> {
 /// The chosen alternative of a union: `{name: value}`.
 struct Variant<'p, 'n, 'a> {
     at: At<'p, 'n, 'a>,
-    key: &'n Key<'a>,
-    node: &'n Node<'a>,
+    entry: &'n Entry<'a>,
 }
 
 impl<'p, 'n, 'a> EnumAccess<'n> for Variant<'p, 'n, 'a> {
@@ -331,7 +292,7 @@ impl<'p, 'n, 'a> EnumAccess<'n> for Variant<'p, 'n, 'a> {
     type Variant = Self;
 
     fn variant_seed<T: DeserializeSeed<'n>>(self, seed: T) -> Result<(T::Value, Self), TypeError> {
-        let name = seed.deserialize(BorrowedStrDeserializer::<TypeError>::new(&self.key.text))?;
+        let name = seed.deserialize(BorrowedStrDeserializer::<TypeError>::new(&self.entry.0.text))?;
         Ok((name, self))
     }
 }
@@ -344,18 +305,12 @@ impl<'n> VariantAccess<'n> for Variant<'_, 'n, '_> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'n>>(self, seed: T) -> Result<T::Value, TypeError> {
-        descend(&self.at, self.node, self.key.mark, Step::Field(&self.key.text), seed)
+        descend(self.at.entry(self.entry), seed)
     }
 
     fn tuple_variant<V: Visitor<'n>>(self, len: usize, visitor: V) -> Result<V::Value, TypeError> {
-        let at = At {
-            node: self.node,
-            key: self.key.mark,
-            step: Step::Field(&self.key.text),
-            up: Some(&self.at),
-            unknown: self.at.unknown,
-        };
-        at.locate(at.deserialize_tuple(len, visitor))
+        let at = self.at.entry(self.entry);
+        at.deserialize_tuple(len, visitor).map_err(|error| at.placed(error))
     }
 
     fn struct_variant<V: Visitor<'n>>(
@@ -363,13 +318,7 @@ impl<'n> VariantAccess<'n> for Variant<'_, 'n, '_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, TypeError> {
-        let at = At {
-            node: self.node,
-            key: self.key.mark,
-            step: Step::Field(&self.key.text),
-            up: Some(&self.at),
-            unknown: self.at.unknown,
-        };
-        at.locate(at.deserialize_struct("", fields, visitor))
+        let at = self.at.entry(self.entry);
+        at.deserialize_struct("", fields, visitor).map_err(|error| at.placed(error))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-message! {
+settings! {
     /// The networks of the mesh, by name.
     ///
     /// ```
@@ -11,14 +11,16 @@ message! {
     /// assert!(told.is_empty());
     /// assert_eq!(networks.networks["west"].endpoints.len(), 1);
     /// ```
+    #[derive(Default)]
     pub struct MeshNetworks {
         /// By name.
         pub networks: BTreeMap<String, Network>,
     }
 }
 
-message! {
+settings! {
     /// One network: endpoints in it reach each other directly.
+    #[derive(Default)]
     pub struct Network {
         /// What is in it.
         pub endpoints: Vec<NetworkEndpoints>,
@@ -27,8 +29,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Some endpoints of a network.
+    #[derive(Default)]
     pub struct NetworkEndpoints {
         oneof {
             /// Which.
@@ -42,8 +45,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// A way into a network.
+    #[derive(Default)]
     pub struct IstioNetworkGateway {
         /// Its port.
         pub port: u32,

@@ -1,41 +1,60 @@
 //! Laying a text over settings that are already there.
 //!
-//! The settings are written as a tree, the text's fields take the place of theirs, and the whole is read again: so there
-//! is one way in which a field is read. A field that cannot be read is left out and told.
+//! The text's fields are read into the settings, each as a whole. A field that cannot be read is told and stays as it was.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use serde::{Serialize, de::DeserializeOwned};
-
-use crate::document::{self, Key, Mark, Node, Raw, Value, de};
-use crate::types::message::camel_case;
+use crate::document::{self, Mark, Node, Raw, Value, at};
+use crate::types::message::{Message, camel_case};
+use crate::types::proto_json::FieldName;
 use crate::{Diagnostic, FieldPath, Location, Name};
 
-/// Declares settings: a message whose default is not the zero value but what its `Default` says elsewhere.
+/// Declares a message of the mesh's settings. As there is no CRD of it, it has no schema; nor has it a `Default` of
+/// itself, since what istiod assumes is not always the zero value. A field whose name in JSON doesn't follow from ours has
+/// it as `serde(rename)`.
 macro_rules! settings {
     (
         $(#[$meta:meta])*
         pub struct $name:ident {
-            $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
+            $($(#[doc = $doc:literal])* $(#[serde(rename = $written:literal)])? pub $field:ident: $type:ty,)*
+            $(oneof {
+                $(
+                    $(#[$one_meta:meta])* pub $one:ident: $one_type:ident {
+                        $($(#[$arm_meta:meta])* $arm:ident => $variant:ident($arm_type:ty),)+
+                    }
+                )+
+            })?
         }
     ) => {
+        #[derive(Clone, Debug, PartialEq, serde::Serialize)]
         $(#[$meta])*
-        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         pub struct $name {
             $(
-                $(#[$field_meta])*
-                #[serde(
-                    default,
-                    deserialize_with = "crate::types::message::read",
-                    skip_serializing_if = "crate::types::message::is_default"
-                )]
+                $(#[doc = $doc])*
+                $(#[serde(rename = $written)])?
+                #[serde(skip_serializing_if = "crate::types::message::is_default")]
                 pub $field: $type,
             )*
+            $($(
+                $(#[$one_meta])*
+                #[serde(flatten)]
+                pub $one: Option<$one_type>,
+            )+)?
         }
-        impl<'de> crate::types::message::Field<'de> for $name {
-            fn present<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                <Self as serde::Deserialize>::deserialize(crate::types::proto_json::Message(deserializer))
+        $($(
+            #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+            $(#[$one_meta])*
+            #[serde(rename_all = "camelCase")]
+            pub enum $one_type {
+                $($(#[$arm_meta])* $variant($arm_type),)+
+            }
+        )+)?
+        crate::types::message::reader! {
+            $name {
+                $(field $field = [$($written,)? stringify!($field)][0];)*
+                $($(oneof $one: $one_type { $($arm => $variant;)+ })+)?
             }
         }
     };
@@ -55,12 +74,7 @@ pub(super) fn mapping<'a>(file: &Name, text: &'a str, told: &mut Vec<Diagnostic>
                 let message = "only one document of settings is read; this one is ignored";
                 told.push(Diagnostic::error("InvalidField", message).from_text(place(file, node.mark)));
             }
-            Ok(Raw { mut node, .. }) => {
-                if let Value::Mapping(entries) = &mut node.value {
-                    json_names(entries);
-                }
-                found = Some(node);
-            }
+            Ok(Raw { node, .. }) => found = Some(with_json_names(node)),
             Err(diagnostic) => told.push(diagnostic),
         }
     }
@@ -68,10 +82,13 @@ pub(super) fn mapping<'a>(file: &Name, text: &'a str, told: &mut Vec<Diagnostic>
 }
 
 /// Settings by their names in the proto file get those that they have in JSON: what is laid over must be found.
-fn json_names(entries: &mut [(Key<'_>, Node<'_>)]) {
-    for (key, _) in entries.iter_mut().filter(|(key, _)| key.text.contains('_')) {
-        key.text = camel_case(&key.text).into();
+fn with_json_names(mut node: Node<'_>) -> Node<'_> {
+    if let Value::Mapping(entries) = &mut node.value {
+        for (key, _) in entries.iter_mut().filter(|(key, _)| key.text.contains('_')) {
+            key.text = camel_case(&key.text).into();
+        }
     }
+    node
 }
 
 /// Takes the named fields out of a mapping; `null` says nothing.
@@ -83,7 +100,7 @@ pub(super) fn split<'a>(node: Node<'a>, names: &[&str]) -> (Vec<(Cow<'a, str>, N
             if !names.contains(&key.text.as_ref()) {
                 kept.push((key, value));
             } else if !matches!(value.value, Value::Null) {
-                taken.push((key.text, value));
+                taken.push((key.text, with_json_names(value)));
             }
         }
     }
@@ -91,9 +108,9 @@ pub(super) fn split<'a>(node: Node<'a>, names: &[&str]) -> (Vec<(Cow<'a, str>, N
 }
 
 /// Lays the fields of `node` over `base`. `prefix` is the path of `node` in its text.
-pub(super) fn lay<T: Serialize + DeserializeOwned + Clone>(
+pub(super) fn lay<T: Message + Clone>(
     base: &T,
-    node: Node<'_>,
+    mut node: Node<'_>,
     file: &Name,
     prefix: &str,
     told: &mut Vec<Diagnostic>,
@@ -103,54 +120,41 @@ pub(super) fn lay<T: Serialize + DeserializeOwned + Clone>(
         (false, true) => FieldPath::new(prefix),
         (false, false) => FieldPath::new(format!("{prefix}.{path}")),
     };
-    let mark = node.mark;
-    let mut said = match node.value {
-        Value::Mapping(entries) => entries,
-        other => {
-            let message = format!("expected a mapping, found {}", other.describe());
-            told.push(
-                Diagnostic::error("InvalidField", message).at(FieldPath::new(prefix)).from_text(place(file, mark)),
-            );
-            return base.clone();
+    if let Value::Mapping(entries) = &mut node.value {
+        entries.retain(|(_, value)| !matches!(value.value, Value::Null));
+    }
+    let mut settings = base.clone();
+    let mut seen = BTreeSet::new();
+    let mut wrong = Vec::new();
+    let read = at::read(&node, |at| {
+        at.entries(&mut |key, at| {
+            match settings.read_field(&FieldName::new(key), at) {
+                Ok(Some(field)) if !seen.insert(field) => wrong.push((at.path(), at.mark(), "said twice".to_owned())),
+                Ok(Some(_)) => {}
+                Ok(None) => at.unknown(),
+                Err(error) => wrong.push(at.placed(error).into_parts()),
+            }
+            Ok(())
+        })
+    });
+    let unknown = match read {
+        Ok(((), unknown)) => unknown,
+        Err(error) => {
+            wrong.push(error.into_parts());
+            Vec::new()
         }
     };
-    json_names(&mut said);
-    said.retain(|(_, value)| !matches!(value.value, Value::Null));
-    // Settings are plain data, so writing them as a tree cannot fail.
-    let Ok(before) = serde_json::to_value(base) else { return base.clone() };
-    loop {
-        let mut entries = said.clone();
-        if let Value::Mapping(old) = Node::from_json(&before).value {
-            entries.extend(old.into_iter().filter(|(key, _)| !said.iter().any(|(k, _)| k.text == key.text)));
-        }
-        match de::from_node::<T>(&Node { value: Value::Mapping(entries), mark }) {
-            Ok((settings, unknown)) => {
-                told.extend(unknown.into_iter().map(|(path, mark)| {
-                    Diagnostic::warning("UnknownField", "there is no such setting; it is ignored")
-                        .at(under(path))
-                        .from_text(place(file, mark))
-                }));
-                return settings;
-            }
-            Err(error) => {
-                let (path, mark) = error.place.unwrap_or_default();
-                let before = said.len();
-                said.retain(|(key, _)| !begins_with(path.as_str(), &key.text));
-                told.push(
-                    Diagnostic::error("InvalidField", format!("{}; the setting stays as it was", error.message))
-                        .at(under(path))
-                        .from_text(place(file, mark)),
-                );
-                if said.len() == before {
-                    return base.clone();
-                }
-            }
-        }
-    }
-}
-
-fn begins_with(path: &str, field: &str) -> bool {
-    path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    told.extend(wrong.into_iter().map(|(path, mark, message)| {
+        Diagnostic::error("InvalidField", format!("{message}; the setting stays as it was"))
+            .at(under(path))
+            .from_text(place(file, mark))
+    }));
+    told.extend(unknown.into_iter().map(|(path, mark)| {
+        Diagnostic::warning("UnknownField", "there is no such setting; it is ignored")
+            .at(under(path))
+            .from_text(place(file, mark))
+    }));
+    settings
 }
 
 fn place(file: &Name, mark: Mark) -> Location {

@@ -2,8 +2,9 @@
 
 use super::*;
 
-message! {
+settings! {
     /// A service that extends the mesh. Policies refer to it by name.
+    #[derive(Default)]
     pub struct ExtensionProvider {
         /// Its name.
         pub name: String,
@@ -45,8 +46,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// How much of a request's body the authorization service sees.
+    #[derive(Default)]
     pub struct EnvoyExternalAuthorizationRequestBody {
         /// Most bytes that are held back.
         pub max_request_bytes: u32,
@@ -57,8 +59,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// An authorization service that speaks HTTP.
+    #[derive(Default)]
     pub struct EnvoyExternalAuthorizationHttpProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -91,8 +94,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// An authorization service that speaks gRPC.
+    #[derive(Default)]
     pub struct EnvoyExternalAuthorizationGrpcProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -111,8 +115,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Traces for Zipkin.
+    #[derive(Default)]
     pub struct ZipkinTracingProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -145,8 +150,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// Traces for Lightstep.
+    #[derive(Default)]
     pub struct LightstepTracingProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -159,8 +165,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Traces for Datadog.
+    #[derive(Default)]
     pub struct DatadogTracingProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -171,8 +178,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Traces for SkyWalking.
+    #[derive(Default)]
     pub struct SkyWalkingTracingProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -183,8 +191,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Traces, logs and metrics for Google Cloud.
+    #[derive(Default)]
     pub struct StackdriverProvider {
         /// Deprecated.
         pub debug: bool,
@@ -201,16 +210,18 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Settings for logs in Google Cloud.
+    #[derive(Default)]
     pub struct StackdriverLogging {
         /// Labels for each line, as CEL expressions.
         pub labels: BTreeMap<String, String>,
     }
 }
 
-message! {
+settings! {
     /// Traces for OpenCensus.
+    #[derive(Default)]
     pub struct OpenCensusAgentTracingProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -241,13 +252,15 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// Metrics that Prometheus fetches.
+    #[derive(Default)]
     pub struct PrometheusMetricsProvider {}
 }
 
-message! {
+settings! {
     /// Access logs in a file.
+    #[derive(Default)]
     pub struct EnvoyFileAccessLogProvider {
         /// The file.
         pub path: String,
@@ -258,8 +271,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Form of a line in a file.
+    #[derive(Default)]
     pub struct FileLogFormat {
         oneof {
             /// Which.
@@ -273,8 +287,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// HTTP access logs over gRPC.
+    #[derive(Default)]
     pub struct EnvoyHttpGrpcV3LogProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -293,8 +308,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// TCP access logs over gRPC.
+    #[derive(Default)]
     pub struct EnvoyTcpGrpcV3LogProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -307,8 +323,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Access logs for OpenTelemetry.
+    #[derive(Default)]
     pub struct EnvoyOpenTelemetryLogProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -321,8 +338,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Form of an entry for OpenTelemetry; both may be given.
+    #[derive(Default)]
     pub struct OpenTelemetryLogFormat {
         /// Its body, with Envoy's operators.
         pub text: String,
@@ -331,8 +349,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Traces for OpenTelemetry.
+    #[derive(Default)]
     pub struct OpenTelemetryTracingProvider {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -369,8 +388,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// Sampling as Dynatrace says.
+    #[derive(Default)]
     pub struct DynatraceSampler {
         /// Tenant.
         pub tenant: String,
@@ -383,8 +403,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Dynatrace's API.
+    #[derive(Default)]
     pub struct DynatraceApi {
         /// `[namespace/]host` of the service.
         pub service: String,
@@ -395,8 +416,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// A server of certificates.
+    #[derive(Default)]
     pub struct SdsProvider {
         /// Prefix of the credential names that it serves.
         pub name: String,
@@ -407,8 +429,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// How a provider is called over HTTP.
+    #[derive(Default)]
     pub struct ProviderHttpService {
         /// Path.
         pub path: String,
@@ -419,8 +442,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// How a provider is called over gRPC.
+    #[derive(Default)]
     pub struct ProviderGrpcService {
         /// How long it may take.
         pub timeout: Option<Duration>,
@@ -429,8 +453,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// A header.
+    #[derive(Default)]
     pub struct ProviderHttpHeader {
         /// Its name.
         pub name: String,
@@ -446,8 +471,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Where attributes of the resource come from.
+    #[derive(Default)]
     pub struct ResourceDetectors {
         /// `OTEL_RESOURCE_ATTRIBUTES`.
         pub environment: Option<EnvironmentResourceDetector>,
@@ -456,12 +482,14 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Attributes from the environment.
+    #[derive(Default)]
     pub struct EnvironmentResourceDetector {}
 }
 
-message! {
+settings! {
     /// Attributes from Dynatrace's files.
+    #[derive(Default)]
     pub struct DynatraceResourceDetector {}
 }

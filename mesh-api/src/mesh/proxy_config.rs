@@ -128,8 +128,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// Tracing.
+    #[derive(Default)]
     pub struct Tracing {
         /// Further tags of a span.
         pub custom_tags: BTreeMap<String, TracingCustomTag>,
@@ -159,16 +160,18 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// A tracer's address.
+    #[derive(Default)]
     pub struct TracerAddress {
         /// `host:port`.
         pub address: String,
     }
 }
 
-message! {
+settings! {
     /// Lightstep.
+    #[derive(Default)]
     pub struct LightstepTracer {
         /// `host:port`.
         pub address: String,
@@ -177,8 +180,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Google Cloud.
+    #[derive(Default)]
     pub struct StackdriverTracer {
         /// Whether spans are also printed.
         pub debug: bool,
@@ -191,8 +195,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// OpenCensus.
+    #[derive(Default)]
     pub struct OpenCensusTracer {
         /// `host:port`.
         pub address: String,
@@ -201,8 +206,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// A tag of a span.
+    #[derive(Default)]
     pub struct TracingCustomTag {
         oneof {
             /// Where its value comes from.
@@ -218,16 +224,18 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// A tag that is always the same.
+    #[derive(Default)]
     pub struct TagLiteral {
         /// Its value.
         pub value: String,
     }
 }
 
-message! {
+settings! {
     /// A tag that is looked up by name.
+    #[derive(Default)]
     pub struct TagLookup {
         /// Name of the variable or header.
         pub name: String,
@@ -236,8 +244,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Secret discovery. Deprecated.
+    #[derive(Default)]
     pub struct Sds {
         /// Deprecated.
         pub enabled: bool,
@@ -246,8 +255,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// What is in front of gateways.
+    #[derive(Default)]
     pub struct Topology {
         /// How many proxies there are trusted.
         pub num_trusted_proxies: u32,
@@ -258,8 +268,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Settings of the PROXY protocol: none so far.
+    #[derive(Default)]
     pub struct ProxyProtocolConfiguration {}
 }
 
@@ -282,8 +293,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// Acceleration of private key operations.
+    #[derive(Default)]
     pub struct PrivateKeyProvider {
         oneof {
             /// By what.
@@ -297,8 +309,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Settings of an accelerator.
+    #[derive(Default)]
     pub struct AcceleratorSettings {
         /// How long it waits for more to do.
         pub poll_delay: Option<Duration>,
@@ -307,8 +320,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// A service of the mesh's operators.
+    #[derive(Default)]
     pub struct RemoteService {
         /// `host:port`.
         pub address: String,
@@ -319,8 +333,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// Statistics to keep besides Istio's.
+    #[derive(Default)]
     pub struct ProxyStatsMatcher {
         /// By the beginning of their names.
         pub inclusion_prefixes: Vec<String>,
@@ -331,16 +346,18 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// The proxy's image.
+    #[derive(Default)]
     pub struct ProxyImage {
         /// `default`, `debug`, `distroless`.
         pub image_type: String,
     }
 }
 
-message! {
+settings! {
     /// Which headers the proxy adds.
+    #[derive(Default)]
     pub struct ProxyHeaders {
         /// What happens to `x-forwarded-client-cert`.
         pub forwarded_client_cert: ForwardClientCertDetails,
@@ -386,8 +403,9 @@ impl ProxyHeaders {
     }
 }
 
-message! {
+settings! {
     /// Which parts of the client's certificate are told.
+    #[derive(Default)]
     pub struct SetCurrentClientCertDetails {
         /// Subject. Default: yes.
         pub subject: Option<bool>,
@@ -402,24 +420,27 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// A header that can be turned off.
+    #[derive(Default)]
     pub struct DisabledHeader {
         /// Whether it is off.
         pub disabled: Option<bool>,
     }
 }
 
-message! {
+settings! {
     /// A header that can be turned on.
+    #[derive(Default)]
     pub struct EnabledHeader {
         /// Whether it is on.
         pub enabled: Option<bool>,
     }
 }
 
-message! {
+settings! {
     /// The header `server`.
+    #[derive(Default)]
     pub struct ServerHeader {
         /// Whether it is left as the application sent it.
         pub disabled: Option<bool>,
@@ -428,8 +449,9 @@ message! {
     }
 }
 
-message! {
+settings! {
     /// When `x-envoy-peer-metadata` is sent.
+    #[derive(Default)]
     pub struct MetadataExchangeHeaders {
         /// When.
         pub mode: MetadataExchangeMode,
@@ -447,8 +469,9 @@ enumeration! {
     }
 }
 
-message! {
+settings! {
     /// Limits and timeouts of connections.
+    #[derive(Default)]
     pub struct ConnectionSettings {
         /// The defaults of the rest.
         pub profile: ConnectionProfile,

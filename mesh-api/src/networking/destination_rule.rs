@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use kube::CustomResource;
 
 use crate::types::{
-    Duration, IstioStatus, PortSelector, WorkloadSelector as TypeWorkloadSelector, enumeration, message, schema, spec,
+    Duration, IstioStatus, PortSelector, WorkloadSelector as TypeWorkloadSelector, enumeration, message, schema,
 };
 
 mod load_balancer;
 pub use load_balancer::*;
 
-spec! {
+message! {
     /// How the traffic to a service is handled after routing.
     ///
     /// ```

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use kube::CustomResource;
 
 use super::WorkloadSelector;
-use crate::types::{IstioStatus, PolicyTargetReference, enumeration, message, schema, spec};
+use crate::types::{IstioStatus, PolicyTargetReference, enumeration, message, schema};
 
-spec! {
+message! {
     /// Changes to the configuration of proxies, in Envoy's own terms.
     ///
     /// ```

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use kube::CustomResource;
 
-use crate::types::{IstioStatus, enumeration, message, schema, spec};
+use crate::types::{IstioStatus, enumeration, message, schema};
 
-spec! {
+message! {
     /// Listeners of the proxies at the mesh's edge.
     ///
     /// ```

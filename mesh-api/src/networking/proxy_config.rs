@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use kube::CustomResource;
 
-use crate::types::{IstioStatus, WorkloadSelector, message, schema, spec};
+use crate::types::{IstioStatus, WorkloadSelector, message, schema};
 
-spec! {
+message! {
     /// Settings of proxies, for a namespace or some of its workloads.
     ///
     /// ```

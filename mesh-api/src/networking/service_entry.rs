@@ -3,9 +3,9 @@
 use kube::CustomResource;
 
 use super::{WorkloadEntrySpec, WorkloadSelector};
-use crate::types::{AnalysisMessageBase, IstioCondition, IstioStatus, enumeration, message, schema, spec};
+use crate::types::{AnalysisMessageBase, IstioCondition, IstioStatus, enumeration, message, schema};
 
-spec! {
+message! {
     /// A service added to the mesh's registry: an external one, or one that runs outside Kubernetes.
     ///
     /// ```

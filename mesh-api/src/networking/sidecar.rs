@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use kube::CustomResource;
 
 use super::{ConnectionPoolSettings, Destination, ServerTlsSettings};
-use crate::types::{IstioStatus, enumeration, message, schema, spec};
+use crate::types::{IstioStatus, enumeration, message, schema};
 
-spec! {
+message! {
     /// What the sidecars of some workloads accept and which services they can reach. Without it: everything exported.
     ///
     /// ```

@@ -11,8 +11,7 @@ fn read<T: DeserializeOwned>(value: Value) -> T {
 }
 
 fn refusal<T: DeserializeOwned + std::fmt::Debug>(value: Value) -> String {
-    let error = serde_path_to_error::deserialize::<_, T>(value).unwrap_err();
-    format!("{}: {}", error.path(), error.inner())
+    serde_json::from_value::<T>(value).unwrap_err().to_string()
 }
 
 #[test]
@@ -109,7 +108,7 @@ fn a_oneof_reports_contradictions_and_wrong_values() {
     );
     assert_eq!(
         refusal::<StringMatch>(json!({"exact": "a", "prefix": "b"})),
-        ".: `exact` and `prefix` exclude each other"
+        "prefix: `exact` and `prefix` exclude each other"
     );
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use kube::CustomResource;
 
-use crate::types::{Duration, IstioStatus, PortSelector, StringMatch, message, spec};
+use crate::types::{Duration, IstioStatus, PortSelector, StringMatch, message};
 
 mod http;
 pub use http::*;
 
-spec! {
+message! {
     /// Rules for the traffic to one or more hosts.
     ///
     /// ```

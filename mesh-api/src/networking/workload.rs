@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use kube::CustomResource;
 
-use crate::types::{IstioStatus, message, schema, spec};
+use crate::types::{IstioStatus, message, schema};
 
-spec! {
+message! {
     /// A workload that is not a pod, as an endpoint of the services that select its labels.
     ///
     /// ```
@@ -87,7 +87,7 @@ spec! {
     }
 }
 
-spec! {
+message! {
     /// A template for workloads that register themselves.
     ///
     /// ```

@@ -10,7 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::message::self_reading;
+use super::message::Field;
+use crate::document::at::{At, TypeError};
 
 /// A span of time in nanoseconds, between about -292 and 292 years.
 ///
@@ -185,7 +186,11 @@ impl<'de> Deserialize<'de> for Duration {
     }
 }
 
-self_reading!(Duration);
+impl Field for Duration {
+    fn read(at: &At<'_, '_, '_>) -> Result<Self, TypeError> {
+        at.text()?.parse().map_err(TypeError::custom)
+    }
+}
 
 impl JsonSchema for Duration {
     fn inline_schema() -> bool {

@@ -3,98 +3,42 @@
 //!
 //! All of it is for reading; nothing here writes. An unknown name stays as written, so that it can be reported so.
 
-use std::fmt;
-use std::marker::PhantomData;
+use std::borrow::Cow;
 
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use k8s_openapi::ByteString;
-use serde::de::{
-    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Unexpected,
-    Visitor,
-};
-use serde::forward_to_deserialize_any;
+use serde::de::value::StrDeserializer;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 
 use super::message::{Field, camel_case};
+use crate::document::Value;
+use crate::document::at::{At, TypeError};
 
-/// Reads a message: its fields have their JSON names (`maxConnections`) or those of the proto file.
-pub(crate) struct Message<D>(pub(crate) D);
+/// The name of a field as it is written: the one that JSON has (`maxConnections`) or that of the proto file.
+pub(crate) struct FieldName<'k>(Cow<'k, str>);
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Message<D> {
-    type Error = D::Error;
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, D::Error> {
-        self.0.deserialize_struct(name, fields, Fields(visitor))
+impl<'k> FieldName<'k> {
+    pub(crate) fn new(written: &'k str) -> Self {
+        Self(if written.contains('_') { camel_case(written).into() } else { written.into() })
     }
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.0.deserialize_any(visitor)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-    }
-}
-
-/// A message's visitor, its map, its keys and their visitor: each hands on what it is given, the last one the JSON name.
-struct Fields<T>(T);
-struct Key<T>(T);
-
-impl<'de, V: Visitor<'de>> Visitor<'de> for Fields<V> {
-    type Value = V::Value;
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.expecting(formatter)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
-        self.0.visit_map(Fields(map))
-    }
-}
-
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<A> {
-    type Error = A::Error;
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        self.0.next_key_seed(Key(seed))
-    }
-    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, A::Error> {
-        self.0.next_value_seed(seed)
-    }
-    fn size_hint(&self) -> Option<usize> {
-        self.0.size_hint()
-    }
-}
-
-impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for Key<K> {
-    type Value = K::Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<K::Value, D::Error> {
-        self.0.deserialize(Key(deserializer))
-    }
-}
-
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Key<D> {
-    type Error = D::Error;
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.0.deserialize_identifier(Key(visitor))
-    }
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
-    }
-}
-
-impl<'de, V: Visitor<'de>> Visitor<'de> for Key<V> {
-    type Value = V::Value;
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.expecting(formatter)
-    }
-    fn visit_str<E: Error>(self, name: &str) -> Result<V::Value, E> {
-        if name.contains('_') { self.0.visit_str(&camel_case(name)) } else { self.0.visit_str(name) }
+    /// True if it is the name of `field`, which is in Rust's spelling.
+    pub(crate) fn means(&self, field: &str) -> bool {
+        let mut name = self.0.bytes();
+        let mut capital = false;
+        for letter in field.strip_prefix("r#").unwrap_or(field).bytes() {
+            if letter == b'_' {
+                capital = true;
+                continue;
+            }
+            if name.next() != Some(if capital { letter.to_ascii_uppercase() } else { letter }) {
+                return false;
+            }
+            capital = false;
+        }
+        name.next().is_none()
     }
 }
 
@@ -105,24 +49,17 @@ pub(crate) trait Enumeration: DeserializeOwned {
 }
 
 /// Reads an enum: the name of an alternative, or its number.
-pub(crate) fn enumeration<'de, E: Enumeration, D: Deserializer<'de>>(deserializer: D) -> Result<E, D::Error> {
-    struct NameOrNumber<E>(PhantomData<E>);
-    impl<E: Enumeration> Visitor<'_> for NameOrNumber<E> {
-        type Value = E;
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("the name of an alternative, or its number")
+pub(crate) fn enumeration<E: Enumeration>(at: &At<'_, '_, '_>) -> Result<E, TypeError> {
+    let expected = "the name of an alternative, or its number";
+    match &at.node().value {
+        Value::String(name) => {
+            let name: StrDeserializer<'_, TypeError> = name.as_ref().into_deserializer();
+            E::deserialize(name)
         }
-        fn visit_str<R: Error>(self, name: &str) -> Result<E, R> {
-            E::deserialize(name.into_deserializer())
-        }
-        fn visit_i64<R: Error>(self, number: i64) -> Result<E, R> {
-            E::from_number(number).ok_or_else(|| R::invalid_value(Unexpected::Signed(number), &self))
-        }
-        fn visit_u64<R: Error>(self, number: u64) -> Result<E, R> {
-            self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
-        }
+        Value::Int(number) => E::from_number(*number).ok_or_else(|| at.invalid(&expected)),
+        Value::Uint(_) => Err(at.invalid(&expected)),
+        _ => Err(at.wrong(&expected)),
     }
-    deserializer.deserialize_any(NameOrNumber(PhantomData))
 }
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
@@ -131,12 +68,11 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-impl<'de> Field<'de> for ByteString {
-    fn present<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+impl Field for ByteString {
+    fn read(at: &At<'_, '_, '_>) -> Result<Self, TypeError> {
+        let text = at.text()?;
         let alphabet = if text.contains(['-', '_']) { URL_SAFE } else { STANDARD };
-        let bytes = alphabet.decode(&text);
-        bytes.map(Self).map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &"bytes in base64"))
+        alphabet.decode(text).map(Self).map_err(|_| at.invalid(&"bytes in base64"))
     }
 }
 
@@ -144,9 +80,10 @@ impl<'de> Field<'de> for ByteString {
 mod tests {
     use serde_json::{Value, from_value, json};
 
+    use crate::document::{Node, at};
     use crate::networking::{ConnectionPoolSettings, DestinationRuleSpec, HttpBody, HttpDirectResponse};
 
-    fn reads<T: super::DeserializeOwned>(value: Value) -> Result<T, String> {
+    fn reads<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
         from_value(value).map_err(|error| error.to_string())
     }
 
@@ -173,17 +110,21 @@ mod tests {
         assert!(reads::<ConnectionPoolSettings>(twice).unwrap_err().contains("duplicate field"));
     }
 
+    fn enumeration<E: super::Enumeration>(value: &Value) -> Option<E> {
+        at::read(&Node::from_json(value), super::enumeration).ok().map(|(read, _)| read)
+    }
+
     #[test]
     fn enums_have_numbers() {
         use crate::mesh::{AuthenticationPolicy, OutboundTrafficPolicyMode};
         use crate::networking::ServerTlsMode;
         use crate::types::AnalysisMessageLevel;
-        assert_eq!(super::enumeration(json!(2)).ok(), Some(ServerTlsMode::Mutual));
-        assert_eq!(super::enumeration(json!(1000)).ok(), Some(AuthenticationPolicy::Inherit));
-        assert_eq!(super::enumeration(json!(3)).ok(), Some(OutboundTrafficPolicyMode::AllowAnyDynamicDns));
-        assert_eq!(super::enumeration(json!(8)).ok(), Some(AnalysisMessageLevel::Warning));
+        assert_eq!(enumeration(&json!(2)), Some(ServerTlsMode::Mutual));
+        assert_eq!(enumeration(&json!(1000)), Some(AuthenticationPolicy::Inherit));
+        assert_eq!(enumeration(&json!(3)), Some(OutboundTrafficPolicyMode::AllowAnyDynamicDns));
+        assert_eq!(enumeration(&json!(8)), Some(AnalysisMessageLevel::Warning));
         for wrong in [json!(2), json!(-1), json!(u64::MAX), json!(1.5), json!("allow_any"), json!(true), json!([])] {
-            assert!(super::enumeration::<OutboundTrafficPolicyMode, _>(wrong.clone()).is_err(), "{wrong}");
+            assert_eq!(enumeration::<OutboundTrafficPolicyMode>(&wrong), None, "{wrong}");
         }
     }
 

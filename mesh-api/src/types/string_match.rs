@@ -6,7 +6,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::message::{choose, self_reading};
+use super::message::{Field, Message, deserialize, exclusive};
+use super::proto_json::FieldName;
+use crate::document::at::{At, FieldRead};
 
 /// A condition on a text such as a path, a header or a method. Matching is case-sensitive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,35 +24,49 @@ pub enum StringMatch {
     Regex(String),
 }
 
-impl<'de> Deserialize<'de> for StringMatch {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Written {
-            exact: Option<String>,
-            prefix: Option<String>,
-            regex: Option<String>,
+impl StringMatch {
+    /// The field that it is written as, with its number.
+    fn field(&self) -> Option<(u32, &'static str, &str)> {
+        match self {
+            Self::Present => None,
+            Self::Exact(text) => Some((0, "exact", text)),
+            Self::Prefix(text) => Some((1, "prefix", text)),
+            Self::Regex(text) => Some((2, "regex", text)),
         }
-        let written = Written::deserialize(deserializer)?;
-        let matches = [
-            ("exact", written.exact.map(Self::Exact)),
-            ("prefix", written.prefix.map(Self::Prefix)),
-            ("regex", written.regex.map(Self::Regex)),
-        ];
-        Ok(choose(matches)?.unwrap_or_default())
     }
 }
 
-self_reading!(StringMatch);
+impl Message for StringMatch {
+    fn blank() -> Self {
+        Self::Present
+    }
+    fn read_field(&mut self, name: &FieldName<'_>, at: &At<'_, '_, '_>) -> FieldRead {
+        let (field, condition): (_, fn(String) -> Self) = match name {
+            name if name.means("exact") => ("exact", Self::Exact),
+            name if name.means("prefix") => ("prefix", Self::Prefix),
+            name if name.means("regex") => ("regex", Self::Regex),
+            _ => return Ok(None),
+        };
+        if let Some((_, other, _)) = self.field() {
+            return Err(exclusive(other, field));
+        }
+        *self = condition(String::read(at)?);
+        Ok(Some(field))
+    }
+}
+
+impl<'de> Deserialize<'de> for StringMatch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer)
+    }
+}
 
 impl Serialize for StringMatch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (index, field, text) = match self {
-            Self::Present => return serializer.serialize_map(Some(0))?.end(),
-            Self::Exact(text) => (0, "exact", text),
-            Self::Prefix(text) => (1, "prefix", text),
-            Self::Regex(text) => (2, "regex", text),
-        };
-        serializer.serialize_newtype_variant("StringMatch", index, field, text)
+        match self.field() {
+            None => serializer.serialize_map(Some(0))?.end(),
+            Some((index, field, text)) => serializer.serialize_newtype_variant("StringMatch", index, field, text),
+        }
     }
 }
 

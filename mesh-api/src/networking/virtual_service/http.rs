@@ -2,11 +2,12 @@
 
 use k8s_openapi::ByteString;
 use schemars::{JsonSchema, Schema};
+use serde::Serialize;
 use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
 
 use super::*;
-use crate::types::message::{Field, choose, read};
+use crate::document::at::{At, TypeError};
+use crate::types::message::{Field, OneOf, choose};
 use crate::types::{enumeration, schema};
 
 message! {
@@ -192,20 +193,28 @@ pub enum HttpBody {
     Bytes(ByteString),
 }
 
-impl<'de> Field<'de> for HttpBody {
-    fn present<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::optional(deserializer)?.ok_or_else(|| D::Error::custom("expected one of `string` and `bytes`"))
+impl OneOf for HttpBody {
+    fn field(&self) -> &'static str {
+        match self {
+            Self::String(_) => "string",
+            Self::Bytes(_) => "bytes",
+        }
+    }
+}
+
+impl Field for HttpBody {
+    fn read(at: &At<'_, '_, '_>) -> Result<Self, TypeError> {
+        Self::read_optional(at)?.ok_or_else(|| TypeError::custom("expected one of `string` and `bytes`"))
     }
 
-    fn optional<D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
-        #[derive(Deserialize)]
-        struct Written {
-            string: Option<String>,
-            #[serde(default, deserialize_with = "read")]
-            bytes: Option<ByteString>,
-        }
-        let written = Written::deserialize(deserializer)?;
-        choose([("string", written.string.map(Self::String)), ("bytes", written.bytes.map(Self::Bytes))])
+    fn read_optional(at: &At<'_, '_, '_>) -> Result<Option<Self>, TypeError> {
+        let mut body = None;
+        at.fields(&mut |name, at| match name {
+            name if name.means("string") => choose(&mut body, Self::String, "string", at),
+            name if name.means("bytes") => choose(&mut body, Self::Bytes, "bytes", at),
+            _ => Ok(None),
+        })?;
+        Ok(body)
     }
 }
 
