@@ -1,12 +1,13 @@
 //! How fast text becomes objects: the fleet's input at 1,000 and 3,000 services, in megabytes a second (it must never be
 //! anything but what the fleet client would serve, so that figures here explain figures there); and VirtualServices of
-//! the size that Istio's samples have, in objects a second.
+//! the size that Istio's samples have, read and validated, in objects a second.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot make its input has nothing to measure")]
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use mesh_api::Validate;
 
 #[path = "../../examples/src/fleet/world.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the fleet client uses the rest")]
@@ -87,6 +88,24 @@ fn virtual_services(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1_000));
     group.bench_function("parse", |bencher| {
         bencher.iter(|| mesh_api::document::parse(&"samples.yaml".into(), black_box(&text)).objects().count());
+    });
+    group.bench_function("parse and validate", |bencher| {
+        bencher.iter(|| {
+            let parsed = mesh_api::document::parse(&"samples.yaml".into(), black_box(&text));
+            parsed.objects().map(|object| object.validate().len()).sum::<usize>()
+        });
+    });
+    let schema = mesh_api::schema::Validator::new();
+    group.bench_function("parse and validate with schema", |bencher| {
+        bencher.iter(|| {
+            let raw = mesh_api::document::raw(&"samples.yaml".into(), black_box(&text));
+            let told = |raw: mesh_api::document::Raw<'_>| {
+                let read = raw.objects().into_iter().flatten();
+                schema.validate(&raw.node.to_json()).len()
+                    + read.map(|document| document.object.validate().len()).sum::<usize>()
+            };
+            raw.into_iter().flatten().map(told).sum::<usize>()
+        });
     });
     group.finish();
 }

@@ -127,6 +127,8 @@ settings! {
         pub path_normalization: Option<ProxyPathNormalization>,
         /// Retries of HTTP routes that don't say. Default: Istio's, twice on failures to connect.
         pub default_http_retry_policy: Option<HttpRetry>,
+        /// Retries of a sidecar towards its own application. Default: none.
+        pub default_inbound_http_retry_policy: Option<HttpRetry>,
         /// Limits for mutual TLS in the mesh.
         #[serde(rename = "meshMTLS")]
         pub mesh_mtls: Option<TlsConfig>,

@@ -35,6 +35,17 @@ use crate::{Diagnostic, FieldPath};
 use node::Node;
 use problem::Problem;
 
+/// Whether a text can be read as an expression, whatever is in it.
+///
+/// # Errors
+/// Says where it ceases to be one.
+pub(crate) fn expression(text: &str) -> Result<(), String> {
+    match cel::Program::compile(text) {
+        Err(fault) if fault.is_syntax() => Err(fault.to_string()),
+        _ => Ok(()),
+    }
+}
+
 /// Says what an apiserver that has some definitions would say of objects.
 ///
 /// ```

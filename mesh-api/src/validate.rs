@@ -61,6 +61,39 @@ use at::{At, Findings};
 /// assert_eq!(problems[0].message, "port number 0 must be in the range 1..65535");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
+///
+/// A webhook of one's own says the same, before an object is stored:
+/// ```
+/// use mesh_api::{Diagnostic, Object, Severity, Validate};
+/// use serde_json::{Value, json};
+///
+/// fn review(request: &Value) -> Value {
+///     let told = match Object::from_value(&request["object"]) {
+///         Ok(object) => object.validate(),
+///         Err(wrong) => vec![Diagnostic::error(wrong.code, wrong.message).at(wrong.path)],
+///     };
+///     let (errors, warnings): (Vec<_>, Vec<_>) = told.iter().partition(|problem| problem.severity == Severity::Error);
+///     let texts = |problems: Vec<&Diagnostic>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+///     json!({
+///         "uid": request["uid"],
+///         "allowed": errors.is_empty(),
+///         "status": {"message": texts(errors).join("; ")},
+///         "warnings": texts(warnings),
+///     })
+/// }
+///
+/// let response = review(&json!({
+///     "uid": "1",
+///     "object": {
+///         "apiVersion": "networking.istio.io/v1",
+///         "kind": "Gateway",
+///         "metadata": {"name": "front", "namespace": "shop"},
+///         "spec": {"servers": [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": []}]},
+///     },
+/// }));
+/// assert_eq!(response["allowed"], false);
+/// assert!(response["status"]["message"].as_str().is_some_and(|text| text.starts_with("Gateway shop/front spec.servers[0]")));
+/// ```
 pub trait Validate {
     /// All that is wrong, the most general first; empty for what is as it should be. An object with an error should not
     /// be stored, one with warnings may be.

@@ -57,6 +57,8 @@ pub(super) struct Composer<'a, 'm> {
     nodes: usize,
     aliased: usize,
     first_line: u32,
+    /// What isn't written after the last line stands in it.
+    last_line: u32,
     moved: &'m [usize],
 }
 
@@ -121,17 +123,16 @@ const SHIFT: &str = match std::str::from_utf8(&[b' '; 512]) {
 /// How many bytes may be read again for the sake of brackets that stand too far left.
 const MAX_RELAXED: usize = 8 << 20;
 
-/// What is missing at the end is missed after it; the last line that says something is where to look.
-fn not_past(text: &str, first_line: u32, mark: Mark) -> Mark {
+/// The last line that says something.
+fn last_line(text: &str, first_line: u32) -> u32 {
     let lines = text.trim_end().bytes().filter(|&b| b == b'\n').count();
-    let last = first_line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
-    if mark.line > last { Mark { line: last, column: 0 } } else { mark }
+    first_line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX))
 }
 
 /// The documents, and the line (of the piece) of a bracket that stands too far left.
 fn once<'a>(text: &'a str, first_line: u32, moved: &[usize]) -> (Vec<Result<Node<'a>, Refusal>>, Option<usize>) {
     let mut out = Vec::new();
-    let mut composer = Composer { stack: Vec::new(), anchors: HashMap::new(), nodes: 0, aliased: 0, first_line, moved };
+    let mut composer = Composer { last_line: last_line(text, first_line), ..Composer::new(first_line, moved) };
     let mut parser = Parser::new_from_str(text);
     let mut too_far_left = None;
     // A document counts once it has ended: what follows its root may still show that it was none.
@@ -153,7 +154,6 @@ fn once<'a>(text: &'a str, first_line: u32, moved: &[usize]) -> (Vec<Result<Node
                 too_far_left = matches!(error.info(), "invalid indentation" | "invalid indentation in flow construct")
                     .then(|| error.marker().line());
                 let mark = composer.mark(error.marker().line(), error.marker().col());
-                let mark = not_past(text, first_line, mark);
                 Err(Refusal::new("InvalidYAML", mark, format!("not YAML: {}", error.info())))
             }
         };
@@ -171,7 +171,15 @@ fn once<'a>(text: &'a str, first_line: u32, moved: &[usize]) -> (Vec<Result<Node
 
 impl<'a, 'm> Composer<'a, 'm> {
     pub(super) fn new(first_line: u32, moved: &'m [usize]) -> Self {
-        Self { stack: Vec::new(), anchors: HashMap::new(), nodes: 0, aliased: 0, first_line, moved }
+        Self {
+            stack: Vec::new(),
+            anchors: HashMap::new(),
+            nodes: 0,
+            aliased: 0,
+            first_line,
+            last_line: u32::MAX,
+            moved,
+        }
     }
 
     /// Begins another document.
@@ -185,10 +193,11 @@ impl<'a, 'm> Composer<'a, 'm> {
         let moved = if self.moved.binary_search(&line).is_ok() { SHIFT.len() } else { 0 };
         let column = column.saturating_sub(moved);
         let line = u32::try_from(line.saturating_sub(1)).unwrap_or(u32::MAX);
-        Mark {
-            line: self.first_line.saturating_add(line),
-            column: u32::try_from(column.saturating_add(1)).unwrap_or(u32::MAX),
+        let line = self.first_line.saturating_add(line);
+        if line > self.last_line {
+            return Mark { line: self.last_line, column: 0 };
         }
+        Mark { line, column: u32::try_from(column.saturating_add(1)).unwrap_or(u32::MAX) }
     }
 
     fn event(&mut self, event: Event<'a>, span: &Span) -> Result<Option<Node<'a>>, Refusal> {

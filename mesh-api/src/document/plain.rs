@@ -22,6 +22,7 @@ pub(super) fn read(text: &str, first_line: u32) -> Option<Result<Node<'_>, Refus
         composer: Composer::new(first_line, &[]),
         open: Vec::new(),
         pending: true,
+        due: Mark { line: first_line, column: 1 },
         ascii: text.is_ascii(),
         line: "",
         number: first_line,
@@ -45,6 +46,8 @@ struct Reader<'a> {
     open: Vec<Open>,
     /// Whether a value must come next: at the beginning, after a key, after a dash.
     pending: bool,
+    /// Where that value was announced: what isn't written stands there.
+    due: Mark,
     ascii: bool,
     line: &'a str,
     number: u32,
@@ -91,7 +94,7 @@ impl<'a> Reader<'a> {
         }
         let mut document = None;
         if self.pending && !self.open.is_empty() {
-            self.complete(Value::Null, 0)?;
+            self.complete_unsaid()?;
         }
         while self.open.pop().is_some() {
             let closed = self.composer.close();
@@ -112,9 +115,17 @@ impl<'a> Reader<'a> {
 
     fn complete(&mut self, value: Value<'a>, column: usize) -> Option<()> {
         let mark = self.mark(column);
+        self.complete_node(Node { value, mark })
+    }
+
+    fn complete_unsaid(&mut self) -> Option<()> {
+        self.complete_node(Node { value: Value::Null, mark: self.due })
+    }
+
+    fn complete_node(&mut self, node: Node<'a>) -> Option<()> {
         self.pending = false;
         // A scalar as the whole document comes back; that is the parser's.
-        let completed = self.composer.complete(Node { value, mark });
+        let completed = self.composer.complete(node);
         self.kept(completed)?.is_none().then_some(())
     }
 
@@ -154,7 +165,7 @@ impl<'a> Reader<'a> {
             } else if self.open.last() != Some(&Open { column, list: true }) {
                 return None;
             }
-            self.pending = true;
+            (self.pending, self.due) = (true, self.mark(column));
             let after = rest.get(1..)?;
             if is_end(after) {
                 return Some(None);
@@ -172,7 +183,7 @@ impl<'a> Reader<'a> {
                 let mark = self.mark(column);
                 let set = self.composer.set_key(Key { text: key, mark }, false);
                 self.kept(set)?;
-                self.pending = true;
+                (self.pending, self.due) = (true, mark);
                 if is_end(after) {
                     return Some(None);
                 }
@@ -191,7 +202,7 @@ impl<'a> Reader<'a> {
             let Some(&open) = self.open.last() else { return self.pending.then_some(()) };
             let within = column > open.column || (column == open.column && (!open.list || dash));
             if self.pending && !(column > open.column || (column == open.column && !open.list && dash)) {
-                self.complete(Value::Null, 0)?;
+                self.complete_unsaid()?;
             }
             if within {
                 return Some(());

@@ -63,6 +63,7 @@ impl Default for MeshConfig {
             discovery_selectors: Vec::new(),
             path_normalization: None,
             default_http_retry_policy: None,
+            default_inbound_http_retry_policy: None,
             mesh_mtls: None,
             tls_defaults: None,
             default_traffic_policy: None,

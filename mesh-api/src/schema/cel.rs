@@ -48,6 +48,10 @@ impl Fault {
     fn cancelled() -> Self {
         Self::new("operation cancelled: actual cost limit exceeded")
     }
+    /// True when the text is no expression, whatever its functions and constants are.
+    pub(crate) fn is_syntax(&self) -> bool {
+        self.0.starts_with("Syntax error") || self.0.starts_with("expression recursion limit")
+    }
     /// True when the budget is used up: nothing more is evaluated.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.0.starts_with("operation cancelled")

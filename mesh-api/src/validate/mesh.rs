@@ -7,9 +7,11 @@ mod proxy_config;
 use super::Validate;
 use super::at::{At, Check, Findings};
 use super::numbers::{millis_precision, whole_millis};
+use super::virtual_service::http;
 use super::{hosts, net, tls, traffic_policy};
 use crate::Diagnostic;
 use crate::mesh::{MeshConfig, MeshNetworks, ProxyConfig};
+use crate::networking::HttpRetry;
 use crate::types::Duration;
 
 impl Validate for MeshConfig {
@@ -68,10 +70,33 @@ fn mesh(at: &At<'_>, mesh: &MeshConfig) {
             is_curve,
         );
     }
+    inbound_retries(at, mesh.default_inbound_http_retry_policy.as_ref());
     if let Some(policy) = &mesh.default_traffic_policy {
         let at = at.field("defaultTrafficPolicy");
         traffic_policy::connection_pool(&at, "connectionPool", policy.connection_pool.as_ref());
         traffic_policy::outlier_detection(&at, policy.outlier_detection.as_ref());
+    }
+}
+
+/// Inbound there is one destination, the application beside the proxy: nothing that chooses another means anything.
+fn inbound_retries(at: &At<'_>, policy: Option<&HttpRetry>) {
+    http::retries(at, "defaultInboundHttpRetryPolicy", policy);
+    let Some(policy) = policy else { return };
+    let at = at.field("defaultInboundHttpRetryPolicy");
+    at.refuse(
+        policy.attempts == 0 && policy.backoff.is_some(),
+        "ConflictingFields",
+        "backoff configured when attempts are set to 0 (disabled); set attempts",
+    );
+    for (field, said) in [
+        ("perTryTimeout", policy.per_try_timeout.is_some()),
+        ("retryRemoteLocalities", policy.retry_remote_localities.is_some()),
+        ("retryIgnorePreviousHosts", policy.retry_ignore_previous_hosts.is_some()),
+    ] {
+        if said {
+            let message = format!("{field} is ignored by the default inbound http retry policy; remove it");
+            at.field(field).warning("IgnoredField", message);
+        }
     }
 }
 
@@ -123,6 +148,28 @@ mod tests {
             (
                 "defaultTrafficPolicy: {outlierDetection: {maxEjectionPercent: 101}}",
                 "E defaultTrafficPolicy.outlierDetection.maxEjectionPercent",
+            ),
+            (
+                "defaultInboundHttpRetryPolicy: {attempts: 3, retryOn: \"503,nothing\"}",
+                "E defaultInboundHttpRetryPolicy.retryOn: \"nothing\" is not a valid",
+            ),
+            (
+                "defaultInboundHttpRetryPolicy: {attempts: -1}",
+                "E defaultInboundHttpRetryPolicy.attempts: attempts cannot",
+            ),
+            ("defaultInboundHttpRetryPolicy: {retryOn: reset}", "E defaultInboundHttpRetryPolicy: http retry policy"),
+            ("defaultInboundHttpRetryPolicy: {backoff: 1s}", "E defaultInboundHttpRetryPolicy: backoff configured"),
+            (
+                "defaultInboundHttpRetryPolicy: {attempts: 1, perTryTimeout: 1s}",
+                "W defaultInboundHttpRetryPolicy.perTryTimeout: perTryTimeout is ignored",
+            ),
+            (
+                "defaultInboundHttpRetryPolicy: {attempts: 1, retryRemoteLocalities: true}",
+                "W defaultInboundHttpRetryPolicy.retryRemoteLocalities",
+            ),
+            (
+                "defaultInboundHttpRetryPolicy: {attempts: 1, retryIgnorePreviousHosts: false}",
+                "W defaultInboundHttpRetryPolicy.retryIgnorePreviousHosts",
             ),
             ("defaultConfig: {statusPort: 0}", "E defaultConfig.statusPort: invalid status port: port number 0"),
         ] {

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::at::At;
 use super::labels::policy_targets;
+use crate::schema::expression;
 use crate::telemetry::{CustomTagSource, MetricMatch, Metrics, ProviderRef, TagOperation, TelemetrySpec, Tracing};
 
 pub(super) fn check(at: &At<'_>, _: &ObjectMeta, spec: &TelemetrySpec) {
@@ -13,7 +14,13 @@ pub(super) fn check(at: &At<'_>, _: &ObjectMeta, spec: &TelemetrySpec) {
         at.field("tracing").warning("TooMany", "multiple tracing is not currently supported; only the first counts");
     }
     at.each("tracing", &spec.tracing, tracing);
-    at.each("accessLogging", &spec.access_logging, |at, logging| providers(at, &logging.providers));
+    at.each("accessLogging", &spec.access_logging, |at, logging| {
+        if let Some(filter) = &logging.filter {
+            let read = expression(&filter.expression).map_err(|why| format!("must be a valid CEL expression, {why}"));
+            at.field("filter").field("expression").check("InvalidExpression", read);
+        }
+        providers(at, &logging.providers);
+    });
 }
 
 fn providers(at: &At<'_>, list: &[ProviderRef]) {
@@ -86,6 +93,7 @@ mod tests {
     fn providers_and_tags() {
         let tracing = |tracing: Value| json!({"tracing": [tracing]});
         let tag = |tag: Value| tracing(json!({"customTags": {"a": tag}}));
+        let filter = |text: &str| json!({"accessLogging": [{"filter": {"expression": text}}]});
         let change = |change: Value| json!({"metrics": [{"overrides": [change]}]});
         check::<Telemetry>(&[
             (json!({}), &[]),
@@ -93,6 +101,12 @@ mod tests {
                 json!({"accessLogging": [{"providers": [{}]}]}),
                 &["E spec.accessLogging[0].providers[0].name: providers.name may not"],
             ),
+            (filter("response.code >= 400 && request.url_path.matches('/a(b')"), &[]),
+            (filter("some-cel-expression"), &[]),
+            (filter(""), &["E spec.accessLogging[0].filter.expression: must be a valid CEL expression"]),
+            (filter("response.code >= "), &["filter.expression: must be a valid CEL expression"]),
+            (filter("a b"), &["filter.expression: must be a valid CEL expression"]),
+            (filter("has(a)"), &["filter.expression: must be a valid CEL expression"]),
             (json!({"tracing": [{}, {}]}), &["W spec.tracing: multiple tracing"]),
             (
                 tracing(json!({"providers": [{"name": "a"}, {"name": "b"}]})),

@@ -1,6 +1,6 @@
 //! VirtualService: whose traffic it is, and that each rule says one thing that can be done.
 
-mod http;
+pub(super) mod http;
 mod reach;
 
 use std::collections::HashSet;

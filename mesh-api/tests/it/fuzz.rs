@@ -63,6 +63,18 @@ fn the_seeds_hold_every_kind_of_istio() {
     bodies::yaml(SEEDS.as_bytes());
 }
 
+/// What edits have found.
+#[test]
+fn found_before() {
+    for text in [
+        // The place of what isn't written at the end of a text.
+        "apiVersion: v1\nkind: List\nitems:\n- {kind: Service}\n-",
+        "apiVersion: v1\nkind: List\nitems:\n- &a {kind: Service}\n-\n\n",
+    ] {
+        bodies::yaml(text.as_bytes());
+    }
+}
+
 /// One document of the seeds with some of its text replaced.
 fn edited() -> impl Strategy<Value = String> {
     let word = prop_oneof![4 => prop::sample::select(WORDS).prop_map(str::to_owned), 1 => "[ -~\n]{0,6}"];

@@ -15,6 +15,7 @@ mod corpus;
 mod crds;
 mod fuzz;
 mod hostile;
+mod mesh_fields;
 mod objects;
 mod public_api;
 mod round_trip;

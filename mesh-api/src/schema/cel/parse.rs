@@ -301,6 +301,10 @@ fn method(target: Expr, name: &str, args: Vec<Expr>) -> Parsed {
     call(name, args)
 }
 
+fn wrong_number(name: &str) -> Fault {
+    Fault::new(format!("wrong number of arguments to {name}"))
+}
+
 /// The walk that a macro stands for; the arguments back, with the target before them, where it is none.
 fn walk(target: Expr, name: &str, args: Vec<Expr>) -> Result<Result<Expr, Vec<Expr>>, Fault> {
     let variable = |expr: &Expr| match &expr.kind {
@@ -320,7 +324,7 @@ fn walk(target: Expr, name: &str, args: Vec<Expr>) -> Result<Result<Expr, Vec<Ex
         "transformMapEntry" => Fold::MapEntries,
         "sortBy" => Fold::SortBy,
         "optMap" | "optFlatMap" => {
-            let [first, body] = <[Expr; 2]>::try_from(args).map_err(|_| syntax("optMap takes a name and a value"))?;
+            let [first, body] = <[Expr; 2]>::try_from(args).map_err(|_| wrong_number(name))?;
             let (name, flat) = (variable(&first)?, name == "optFlatMap");
             return make(Kind::IfPresent { of: Box::new(target), name, body: Box::new(body), flat }).map(Ok);
         }
@@ -338,7 +342,7 @@ fn walk(target: Expr, name: &str, args: Vec<Expr>) -> Result<Result<Expr, Vec<Ex
         ("transformList" | "transformMap" | "transformMapEntry", [i, v, filter, body]) => {
             each(fold, i, Some(v), Some(filter.clone()), body.clone())
         }
-        _ => Err(syntax(&format!("wrong number of arguments to {name}"))),
+        _ => Err(wrong_number(name)),
     };
     expr.map(Ok)
 }
