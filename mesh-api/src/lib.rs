@@ -69,6 +69,7 @@
 pub mod diagnostic;
 pub mod document;
 pub mod extensions;
+pub mod install;
 pub mod mesh;
 pub mod names;
 pub mod networking;

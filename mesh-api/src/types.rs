@@ -16,7 +16,7 @@ mod status;
 mod string_match;
 mod words;
 
-pub(crate) use crd::{Serving, crd};
+pub(crate) use crd::{Serving, crd, keep_unknown_fields};
 pub use duration::{Duration, ParseDurationError};
 pub(crate) use message::{enumeration, message};
 pub use selector::{PolicyTargetReference, PortSelector, WorkloadSelector};

@@ -12,6 +12,7 @@
 pub mod cli;
 pub mod control_plane;
 pub mod identity;
+pub mod install;
 pub mod leader;
 pub mod mesh_config;
 pub mod meshctl;

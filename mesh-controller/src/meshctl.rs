@@ -13,6 +13,8 @@ mod crds;
 mod explain;
 mod inject;
 mod input;
+mod manifest;
+mod setting;
 mod validate;
 mod webhook;
 mod xds;
@@ -31,6 +33,7 @@ enum Command {
     Crds(crds::Crds),
     Explain(explain::Explain),
     Inject(inject::Inject),
+    Manifest(manifest::Manifest),
     Validate(validate::Validate),
     Webhook(webhook::Webhook),
 }
@@ -48,6 +51,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Crds(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Inject(command) => command.run(),
+        Command::Manifest(command) => command.run(),
         Command::Validate(command) => command.run(),
         Command::Webhook(command) => command.run(),
     })

@@ -25,7 +25,9 @@ use serde_json::Value;
 
 pub use config::{Config, default_values};
 pub use decide::{Decision, Policy};
+pub use merge::strategic_merge;
 pub use owner::Owner;
+pub use template::{template_functions, template_value};
 pub use workload::Skipped;
 
 use crate::review::{Request, Response};

@@ -54,6 +54,15 @@ fn finish(schema: &mut JSONSchemaProps, spec_required: bool) {
     }
 }
 
+/// Makes an apiserver keep fields that the schema doesn't have, instead of dropping them.
+pub(crate) fn keep_unknown_fields(schema: &mut JSONSchemaProps) {
+    each(schema, &mut |schema| {
+        if schema.properties.is_some() {
+            schema.x_kubernetes_preserve_unknown_fields = Some(true);
+        }
+    });
+}
+
 /// Calls `see` for a schema and every schema of a value inside.
 fn each(schema: &mut JSONSchemaProps, see: &mut impl FnMut(&mut JSONSchemaProps)) {
     see(schema);

@@ -9,6 +9,7 @@ use mesh_api::{Diagnostic, document};
 use mesh_webhook::inject::{Config, Injector, Policy};
 use serde_json::{Map, Value};
 
+use super::setting::{set, setting};
 use crate::cli::{self, MeshFlags, Verdict, complain};
 use crate::source::files;
 use crate::yaml;
@@ -102,42 +103,5 @@ fn read_yaml(path: &std::path::Path) -> anyhow::Result<Value> {
         Some(Ok(_)) => Err(anyhow::anyhow!("not a mapping of values")).with_context(|| path.display().to_string()),
         Some(Err(problem)) => bail!("{problem}"),
         None => Ok(Value::Object(Map::new())),
-    }
-}
-
-/// Reads `a.b.c=value`; the value is true, false, null, a number, or else text, as with Helm.
-fn setting(text: &str) -> Result<(String, Value), String> {
-    let (path, value) = text.split_once('=').filter(|(path, _)| !path.is_empty()).ok_or("write PATH=VALUE")?;
-    let scalar = serde_json::from_str::<Value>(value).ok().filter(|value| !value.is_array() && !value.is_object());
-    Ok((path.to_owned(), scalar.unwrap_or_else(|| Value::from(value))))
-}
-
-fn set(values: &mut Value, path: &str, value: Value) {
-    let mut at = values;
-    for key in path.split('.') {
-        if !at.is_object() {
-            *at = Value::Object(Map::new());
-        }
-        let Value::Object(fields) = at else { return };
-        at = fields.entry(key).or_insert(Value::Null);
-    }
-    *at = value;
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn values_are_set_by_path() {
-        let mut values = json!({"a": {"b": 1}, "c": "text"});
-        for text in ["a.x=true", "c.d=1.5.2", "e=7", "f="] {
-            let (path, value) = setting(text).unwrap();
-            set(&mut values, &path, value);
-        }
-        assert_eq!(values, json!({"a": {"b": 1, "x": true}, "c": {"d": "1.5.2"}, "e": 7, "f": ""}));
-        assert!(setting("a").is_err() && setting("=a").is_err());
     }
 }

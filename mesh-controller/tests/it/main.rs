@@ -5,6 +5,7 @@
 
 mod broken;
 mod certificates;
+mod charts;
 mod cluster;
 mod commands;
 #[path = "../../../mesh-api/tests/it/corpus.rs"]

@@ -30,6 +30,14 @@ fn merge_key(list: &str) -> Option<&'static str> {
     })
 }
 
+/// Lays a strategic merge patch over a pod, or over an object that has the template of one.
+///
+/// # Errors
+/// Where the patch can't be read as one.
+pub fn strategic_merge(base: &mut Value, patch: Value) -> Result<(), InjectError> {
+    merge(base, patch)
+}
+
 /// Lays `patch` over `base`.
 pub(super) fn merge(base: &mut Value, patch: Value) -> Result<(), InjectError> {
     match (base, patch) {

@@ -22,6 +22,16 @@ const MAIN: &str = "inject";
 /// The user and group of the proxy; the interception rules know it by them.
 const PROXY_ID: i64 = 1337;
 
+/// The functions that templates may call, by name: for other templates in the same language.
+pub fn template_functions() -> gotmpl::FuncMap {
+    functions::all()
+}
+
+/// Data as templates see it.
+pub fn template_value(data: &Value) -> Go {
+    from_json(data)
+}
+
 /// A parsed template.
 #[derive(Clone)]
 pub(super) struct Template(Arc<gotmpl::Template>);

@@ -125,6 +125,7 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("values", |a| Ok(Value::List(a.entries(0).map(|(_, value)| value.clone()).collect()))),
     ("set", |a| Ok(map(a.entries(0).map(clone).chain([(a.text(1).into(), a.get(2).clone())])))),
     ("unset", |a| Ok(map(a.entries(0).filter(|(key, _)| ***key != *a.text(1)).map(clone)))),
+    ("mergeOverwrite", merge_overwrite),
     ("pick", |a| Ok(map(a.entries(0).filter(|(key, _)| a.names(key)).map(clone)))),
     ("omit", |a| Ok(map(a.entries(0).filter(|(key, _)| !a.names(key)).map(clone)))),
 ];
@@ -231,6 +232,25 @@ fn from_json_text(a: &Args<'_>) -> Result<Value, String> {
 
 fn merge_maps(a: &Args<'_>) -> Result<Value, String> {
     Ok(map((0..a.0.len()).flat_map(|at| a.entries(at)).map(clone)))
+}
+
+/// Mappings laid over one another at every depth.
+fn merge_overwrite(a: &Args<'_>) -> Result<Value, String> {
+    fn lay(base: &Value, over: &Value) -> Value {
+        match (base, over) {
+            (Value::Map(base), Value::Map(over)) => {
+                let mut laid = (**base).clone();
+                for (key, value) in over.iter() {
+                    let value = laid.get(key).map_or_else(|| value.clone(), |old| lay(old, value));
+                    laid.insert(key.clone(), value);
+                }
+                Value::Map(Arc::new(laid))
+            }
+            (base, Value::Nil) => base.clone(),
+            (_, over) => over.clone(),
+        }
+    }
+    Ok(a.rest(1).iter().fold(a.get(0).clone(), |base, over| lay(&base, over)))
 }
 
 fn dict(a: &Args<'_>) -> Result<Value, String> {
@@ -437,6 +457,10 @@ mod tests {
             (
                 r#"{{ $d := dict "k" "v" }}{{ $d = set $d "l" "w" }}{{ toJson $d }} {{ hasKey $d "l" }} {{ (omit $d "k") | toJson }}"#,
                 r#"{"k":"v","l":"w"} true {"l":"w"}"#,
+            ),
+            (
+                r#"{{ mergeOverwrite (fromJson "{\"a\":{\"b\":1,\"c\":2}}") (dict "a" (dict "b" 3)) | toJson }}"#,
+                r#"{"a":{"b":3,"c":2}}"#,
             ),
             (r#"{{ "aGk=" | b64dec }} {{ b64enc "hi" }} {{ ternary "y" "n" false }}"#, "hi aGk= n"),
         ] {
