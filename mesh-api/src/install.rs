@@ -273,7 +273,6 @@ pub struct Patch {
 /// How far an installation is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[non_exhaustive]
 pub struct IstioOperatorStatus {
     /// The worst of the parts': `HEALTHY`, `RECONCILING`, `ACTION_REQUIRED` or `ERROR`.
     #[serde(skip_serializing_if = "is_default")]
@@ -296,7 +295,6 @@ pub struct IstioOperatorStatus {
 /// How far a part of an installation is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[non_exhaustive]
 pub struct ComponentStatus {
     /// `HEALTHY`, `RECONCILING` or `ERROR`.
     #[serde(skip_serializing_if = "is_default")]

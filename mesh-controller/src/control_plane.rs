@@ -105,6 +105,11 @@ impl ControlPlane {
         self.store.synced()
     }
 
+    /// What `/metrics` tells, to which others may add theirs.
+    pub fn metrics(&self) -> &server::Metrics {
+        self.server.metrics()
+    }
+
     /// What is counted of certificates.
     pub fn certificate_metrics(&self) -> mesh_ca::server::Metrics {
         self.ca_metrics.clone()

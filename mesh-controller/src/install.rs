@@ -8,6 +8,8 @@
 //! The charts in the folder `charts` are the only source of manifests: Helm renders the same files with the same values to
 //! the same objects, which a test checks.
 
+#![allow(clippy::result_large_err, reason = "a refused plan is as much a result as a plan, and there is one at a time")]
+
 pub mod chart;
 mod overlay;
 pub(crate) mod path;
@@ -53,7 +55,7 @@ fn set(root: &mut Value, path: &[&str], value: Value) {
 }
 
 /// The text at a JSON pointer; empty where there is none.
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 

@@ -17,6 +17,7 @@ pub mod leader;
 pub mod mesh_config;
 pub mod meshctl;
 pub mod meshd;
+pub mod operator;
 mod retry;
 pub mod source;
 pub mod store;

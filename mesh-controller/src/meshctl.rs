@@ -13,7 +13,9 @@ mod crds;
 mod explain;
 mod inject;
 mod input;
+mod install;
 mod manifest;
+mod operator;
 mod setting;
 mod validate;
 mod webhook;
@@ -33,7 +35,10 @@ enum Command {
     Crds(crds::Crds),
     Explain(explain::Explain),
     Inject(inject::Inject),
+    Install(install::Install),
     Manifest(manifest::Manifest),
+    Operator(operator::Operator),
+    Uninstall(install::Uninstall),
     Validate(validate::Validate),
     Webhook(webhook::Webhook),
 }
@@ -51,7 +56,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Crds(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Inject(command) => command.run(),
+        Command::Install(command) => command.run(),
         Command::Manifest(command) => command.run(),
+        Command::Operator(command) => command.run(),
+        Command::Uninstall(command) => command.run(),
         Command::Validate(command) => command.run(),
         Command::Webhook(command) => command.run(),
     })

@@ -103,7 +103,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     cli::end(meshd.run().map(|()| (String::new(), Verdict::Ok)))
 }
 
-fn log_to_stderr() {
+pub(crate) fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     // Fails when the program that embeds us logs already, which is as good.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
@@ -266,7 +266,7 @@ impl Meshd {
 }
 
 /// A name for a replica that is no pod.
-fn replica() -> String {
+pub(crate) fn replica() -> String {
     let host = rustix::system::uname();
     format!("{}-{}", host.nodename().to_string_lossy(), std::process::id())
 }
@@ -366,7 +366,7 @@ async fn follow(mut origin: Origin, mut told: Vec<Diagnostic>, settings: watch::
 }
 
 /// `:15010` (all addresses), `127.0.0.1:0`, `[::1]:15010`, or a port alone.
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let port = text.strip_prefix(':').unwrap_or(text);
     match port.parse() {
         Ok(port) => Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)),

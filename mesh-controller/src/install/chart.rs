@@ -38,7 +38,7 @@ macro_rules! chart {
 
 /// What all control planes of a cluster share.
 pub static BASE: Chart =
-    chart!("mesh-base", definitions: true, ["_helpers.tpl", "defaultvalidator.yaml", "reader.yaml"]);
+    chart!("mesh-base", definitions: true, ["_helpers.tpl", "defaultvalidator.yaml", "operator.yaml", "reader.yaml"]);
 
 /// The control plane.
 pub static MESHD: Chart = chart!("meshd", definitions: false, [

@@ -9,8 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::setting::setting;
 use crate::cli::{self, Verdict, complain};
-use crate::install::{Plan, lay, path};
+use crate::install::{Plan, lay, path, text};
 use crate::yaml;
+
+/// The name of an IstioOperator that has none.
+const NAME: &str = "installed-state";
 
 /// The objects of an installation
 #[derive(Args, Clone, Debug)]
@@ -51,7 +54,7 @@ impl Wanted {
         let mut operator = json!({
             "apiVersion": "install.istio.io/v1alpha1",
             "kind": "IstioOperator",
-            "metadata": {"name": "installed-state", "namespace": "istio-system"},
+            "metadata": {"name": NAME, "namespace": "istio-system"},
             "spec": {},
         });
         for file in &self.files {
@@ -66,6 +69,11 @@ impl Wanted {
         }
         if let Some(revision) = &self.revision {
             lay(&mut operator, json!({"spec": {"revision": revision}}));
+        }
+        // Installations of several revisions are told apart by their names, if nobody named them.
+        let revision = text(&operator, "/spec/revision").to_owned();
+        if text(&operator, "/metadata/name") == NAME && !revision.is_empty() {
+            lay(&mut operator, json!({"metadata": {"name": format!("{NAME}-{revision}")}}));
         }
         Ok(operator)
     }

@@ -17,6 +17,7 @@ mod envtest;
 mod invariants;
 mod kube;
 mod leader;
+mod operator;
 mod pipeline;
 mod samples;
 mod simulation;
