@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mesh_api::Object;
+use mesh_api::mesh::MeshConfig;
+use mesh_webhook::{Config, Injector};
 
+use crate::nodelet::accounts::{self, Accounts};
+use crate::nodelet::volumes::Sources;
 use crate::nodelet::{self, Nodelet, plan};
 use crate::{http, sandbox};
 
@@ -32,8 +36,8 @@ pub struct Options {
     pub envoy: PathBuf,
 }
 
-/// The port of the control plane on the node.
-const XDS_PORT: u16 = 15010;
+/// The ports of the control plane on the node: xDS in plaintext and over TLS.
+const XDS_PORTS: [u16; 2] = [15010, 15012];
 /// Where the control plane counts what proxies refused.
 const METRICS: &str = "http://127.0.0.1:15014/metrics";
 /// Weights may be off by this much, in points.
@@ -46,6 +50,27 @@ const EDIT_LIMIT: Duration = Duration::from_millis(500);
 /// The folder with the manifests.
 pub fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("bookinfo")
+}
+
+/// The settings of the mesh, for the control plane and the injector.
+fn mesh_config() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("mesh.yaml")
+}
+
+/// The injector with the mesh's settings and sidecars as Kubernetes knows them.
+///
+/// # Errors
+/// The settings cannot be read.
+pub fn injector() -> Result<Injector, String> {
+    let file = mesh_config();
+    let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let (mesh, told) = MeshConfig::from_yaml(&text);
+    let (mut config, problems) = Config::new(serde_json::Value::Null, mesh);
+    if let Some(problem) = told.iter().chain(&problems).next() {
+        return Err(problem.to_string());
+    }
+    config.native_sidecars = true;
+    Ok(Injector::new(config))
 }
 
 fn edits() -> PathBuf {
@@ -140,10 +165,13 @@ pub async fn run(options: &Options) -> Result<(), String> {
 async fn mesh(options: &Options) -> Result<(), String> {
     let progress = Progress(Instant::now());
     let manifests = objects(&manifests())?;
-    let plan = plan::plan(&manifests)?;
-    let gateway = plan.ip_of("istio", "ingressgateway").ok_or("no Deployment is the ingress gateway")?;
-    let config = options.folder.join("config");
+    let plan = plan::plan(&manifests, &injector()?)?;
+    let gateway = plan.pod_with("istio", "ingressgateway").ok_or("no Deployment is the ingress gateway")?.ip;
+    let (config, authority) = (options.folder.join("config"), options.folder.join("ca"));
+    let accounts = Accounts::new()?;
+    let jwks = options.folder.join("jwks.json");
     serve_a_copy(&config)?;
+    std::fs::write(&jwks, accounts.jwks()?).map_err(|error| format!("{}: {error}", jwks.display()))?;
 
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let paths = sandbox::furnish(&[&program, &options.envoy], &plan.hosts())?;
@@ -156,20 +184,32 @@ async fn mesh(options: &Options) -> Result<(), String> {
             pods: Path::new(sandbox::INSIDE).join("pods"),
             logs: options.folder.join("logs"),
             config: config.clone(),
-            discovery_port: XDS_PORT,
             one_user: options.one_user,
         },
     )?;
     progress.say(&format!("the node is up ({})", if options.one_user { "in a user namespace" } else { "as root" }));
     progress.say(&format!("meshd serves {}", config.display()));
     // Bound by IPv4 addresses, since not every kernel has IPv6.
-    let grpc = format!("0.0.0.0:{XDS_PORT}");
-    let addresses = ["--grpc-addr", &grpc, "--http-addr", "127.0.0.1:8080", "--monitoring-addr", "127.0.0.1:15014"];
-    nodelet
-        .run("meshd", &[&["meshd", "--config-dir", &config.display().to_string()], addresses.as_slice()].concat())?;
+    let [grpc, secure] = XDS_PORTS.map(|port| format!("0.0.0.0:{port}"));
+    let path = |path: &Path| path.display().to_string();
+    let (config_dir, ca_dir, jwks, mesh_config) = (path(&config), path(&authority), path(&jwks), path(&mesh_config()));
+    nodelet.run(
+        "meshd",
+        &[
+            ["meshd", "--config-dir", &config_dir].as_slice(),
+            &["--mesh-config", &mesh_config, "--ca-dir", &ca_dir, "--jwks", &jwks, "--jwt-issuer", accounts::ISSUER],
+            &["--grpc-addr", &grpc, "--secure-grpc-addr", &secure],
+            &["--http-addr", "127.0.0.1:8080", "--monitoring-addr", "127.0.0.1:15014"],
+        ]
+        .concat(),
+    )?;
     wait_for_meshd(&mut nodelet).await?;
-    nodelet.start_pods(|text| progress.say(text))?;
-    nodelet.ready(Duration::from_secs(60), |text| progress.say(text)).await?;
+    let roots = authority.join("root-cert.pem");
+    let roots = std::fs::read_to_string(&roots).map_err(|error| format!("{}: {error}", roots.display()))?;
+    let roots = BTreeMap::from([("root-cert.pem".to_owned(), roots)]);
+    let config_maps = BTreeMap::from([("istio-ca-root-cert".to_owned(), roots)]);
+    let sources = Sources { accounts: &accounts, config_maps: &config_maps };
+    nodelet.run_pods(sources, Duration::from_secs(60), |text| progress.say(text)).await?;
     let traffic = Traffic::new(gateway);
     settle(&traffic, &mut nodelet).await?;
     progress.say("every part answers through the ingress gateway");

@@ -29,6 +29,20 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Where the programs are inside: a user whose home others may not enter can still share them.
 pub const INSIDE: &str = "/run/mesh";
 
+/// What programs read in `/etc`: how names are looked up, who is who, where libraries and iptables are.
+const ETC: &[&str] = &[
+    "alternatives",
+    "group",
+    "iproute2",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "nsswitch.conf",
+    "passwd",
+    "protocols",
+    "services",
+];
+
 const BOX: &[&str] = &["--net", "--mount", "--pid", "--fork", "--kill-child"];
 const BOX_OF_A_USER: &[&str] = &["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child"];
 
@@ -133,8 +147,8 @@ fn path() -> OsString {
     path
 }
 
-/// Furnishes the box from inside: an empty `/run`, the programs under [`INSIDE`], and `hosts` as `/etc/hosts`. Returns
-/// the paths of the programs, in order.
+/// Furnishes the box from inside: an empty `/run` and `/var/lib`, the programs under [`INSIDE`], and an `/etc` with `hosts`.
+/// Returns the paths of the programs, in order.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -155,10 +169,25 @@ pub fn furnish(programs: &[&Path], hosts: &str) -> Result<Vec<PathBuf>, String> 
         mount(&["--bind".as_ref(), program.as_os_str(), path.as_os_str()])?;
         paths.push(path);
     }
-    let file = inside.join("hosts");
-    std::fs::write(&file, hosts).map_err(failed)?;
-    mount(&["--bind".as_ref(), file.as_os_str(), "/etc/hosts".as_ref()])?;
+    furnish_etc(hosts)?;
+    // Where pods have their data; nothing of the host's is needed.
+    mount(&["-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/var/lib"])?;
     Ok(paths)
+}
+
+/// An `/etc` of our own, in which pods find their folders: of the host's, what programs need.
+fn furnish_etc(hosts: &str) -> Result<(), String> {
+    let etc = Path::new(INSIDE).join("etc");
+    let failed = |error: std::io::Error| format!("{}: {error}", etc.display());
+    std::fs::create_dir_all(&etc).map_err(failed)?;
+    let needed = ETC.iter().map(|name| Path::new("/etc").join(name)).filter(|path| path.exists());
+    let copied =
+        Command::new("cp").arg("-rP").args(needed).arg(&etc).output().map_err(|error| format!("cp: {error}"))?;
+    if !copied.status.success() {
+        return Err(String::from_utf8_lossy(&copied.stderr).trim().to_owned());
+    }
+    std::fs::write(etc.join("hosts"), hosts).map_err(failed)?;
+    mount(&["--bind".as_ref(), etc.as_os_str(), "/etc".as_ref()])
 }
 
 fn mount<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> Result<(), String> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use mesh_examples::bookinfo::{self, Part};
-use mesh_examples::{demo, sandbox, tools};
+use mesh_examples::{demo, http, sandbox, tools};
 
 /// Bookinfo on a mesh of real Envoys: requests through the ingress gateway, then a live edit
 #[derive(Debug, Parser)]
@@ -49,6 +49,9 @@ enum Role {
         #[arg(long)]
         envoy: PathBuf,
     },
+    /// Print the status of the answer to one request
+    #[command(hide = true)]
+    Get { url: String },
     #[command(hide = true)]
     App {
         part: Part,
@@ -80,6 +83,10 @@ fn main() -> ExitCode {
         let done = match cli.role {
             None => return outside(&cli.options).await,
             Some(Role::FetchEnvoy) => tools::envoy_binary().and_then(|envoy| demo::say(&envoy.display().to_string())),
+            Some(Role::Get { url }) => match http::get(&url).await {
+                Ok((status, _)) => demo::say(&status.to_string()),
+                Err(error) => Err(error),
+            },
             Some(Role::App { part, pod }) => bookinfo::serve(part, pod, ([0, 0, 0, 0], bookinfo::PORT).into())
                 .await
                 .map_err(|error| error.to_string()),

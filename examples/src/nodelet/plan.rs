@@ -1,22 +1,22 @@
-//! From manifests to pods: what a scheduler, a ReplicaSet and an EndpointSlice controller would make of them. Pure.
+//! From manifests to pods: what the injector, a scheduler, a ReplicaSet and an EndpointSlice controller would make of them.
+//! Pure.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Container, Service};
+use k8s_openapi::api::core::v1::{self, Container, ContainerPort, PodSpec, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mesh_api::Object;
+use mesh_webhook::Injector;
+use mesh_webhook::inject::{Outcome, Owner};
 use serde_json::{Value, json};
 
-use super::network::pod_ip;
+use super::container::Image;
+use super::network::{NODE, pod_ip};
 
 /// The name of the one node.
 pub const NODE_NAME: &str = "nodelet";
-/// Images of the stand-in app: the rest of the name is its part.
-const APP_IMAGE: &str = "mesh-rs/bookinfo-";
-/// The image of a gateway: an agent with an Envoy and no application.
-const PROXY_IMAGE: &str = "mesh-rs/proxy";
 
 /// What is to run, and who is addressed how.
 #[derive(Clone, Debug, Default)]
@@ -30,53 +30,60 @@ pub struct Plan {
 /// One pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
-    /// Its namespace in the mesh.
-    pub namespace: String,
-    /// Its name: the Deployment's and a number.
-    pub name: String,
-    /// The Deployment's name.
-    pub workload: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its service account.
-    pub service_account: String,
+    /// As the apiserver would have it: injected, and bound to this node.
+    pub manifest: v1::Pod,
     /// Its address.
     pub ip: Ipv4Addr,
-    /// Ports of its containers.
-    pub ports: Vec<Port>,
-    /// What runs in it.
-    pub program: Program,
-    image: String,
-    container: String,
 }
 
-/// A container's port.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Port {
-    /// Its name, empty if it has none.
-    pub name: String,
-    /// Its number.
-    pub number: i32,
+impl Pod {
+    /// Its name: the Deployment's and a number.
+    pub fn name(&self) -> &str {
+        self.manifest.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Its namespace in the mesh.
+    pub fn namespace(&self) -> &str {
+        self.manifest.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+        self.manifest.metadata.labels.as_ref().unwrap_or(NONE)
+    }
+
+    /// What it consists of.
+    pub fn spec(&self) -> &PodSpec {
+        static NONE: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+        self.manifest.spec.as_ref().unwrap_or(&NONE)
+    }
+
+    /// All containers that stay: sidecars first, as they start first.
+    pub fn containers(&self) -> impl Iterator<Item = &Container> {
+        let sidecars = self.spec().init_containers.iter().flatten().filter(|container| stays(container));
+        sidecars.chain(&self.spec().containers)
+    }
+
+    fn ports(&self) -> impl Iterator<Item = &ContainerPort> {
+        self.containers().flat_map(|container| container.ports.iter().flatten())
+    }
 }
 
-/// What runs in a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// A part of bookinfo (`reviews-v2`), with a sidecar.
-    App(String),
-    /// A gateway's Envoy alone.
-    Gateway,
+/// Whether an init container is a sidecar, which stays.
+pub fn stays(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
 }
 
 /// Makes the plan.
 ///
 /// # Errors
 /// The first Deployment that cannot run here, and why.
-pub fn plan<'a>(objects: impl IntoIterator<Item = &'a Object>) -> Result<Plan, String> {
+pub fn plan<'a>(objects: impl IntoIterator<Item = &'a Object>, injector: &Injector) -> Result<Plan, String> {
     let mut plan = Plan::default();
     for object in objects {
         match object {
-            Object::Deployment(deployment) => deploy(deployment, &mut plan.pods)?,
+            Object::Deployment(deployment) => deploy(deployment, injector, &mut plan.pods)?,
             Object::Service(service) => plan.services.push(service.as_ref().clone()),
             _ => {}
         }
@@ -84,55 +91,54 @@ pub fn plan<'a>(objects: impl IntoIterator<Item = &'a Object>) -> Result<Plan, S
     Ok(plan)
 }
 
-fn deploy(deployment: &Deployment, pods: &mut Vec<Pod>) -> Result<(), String> {
+fn deploy(deployment: &Deployment, injector: &Injector, pods: &mut Vec<Pod>) -> Result<(), String> {
     let workload = deployment.metadata.name.clone().unwrap_or_default();
-    let wrong = |why: &str| format!("Deployment {workload}: {why}");
-    let spec = deployment.spec.as_ref().ok_or_else(|| wrong("has no spec"))?;
-    let template = spec.template.spec.as_ref().ok_or_else(|| wrong("its pod has no spec"))?;
-    let [container] = template.containers.as_slice() else {
-        return Err(wrong("a pod has exactly one container here; the proxy is added by the nodelet"));
+    let namespace = deployment.metadata.namespace.clone().unwrap_or_else(|| "default".into());
+    let wrong = |why: &dyn std::fmt::Display| format!("Deployment {workload}: {why}");
+    let spec = deployment.spec.as_ref().ok_or_else(|| wrong(&"has no spec"))?;
+    let template = serde_json::to_value(&spec.template).map_err(|error| wrong(&error))?;
+    let owner = Owner {
+        api_version: "apps/v1".into(),
+        kind: "Deployment".into(),
+        namespace: namespace.clone(),
+        name: workload.clone(),
     };
-    let image = container.image.clone().unwrap_or_default();
-    let program = match image.strip_prefix(APP_IMAGE) {
-        Some(part) => {
-            Program::App(part.parse::<crate::bookinfo::Part>().map(|_| part.to_owned()).map_err(|e| wrong(&e))?)
-        }
-        None if image == PROXY_IMAGE => Program::Gateway,
-        None => return Err(wrong(&format!("image {image} is none of {APP_IMAGE}*, {PROXY_IMAGE}"))),
+    let injected = injector.inject(template.clone(), &namespace, Some(&owner), BTreeMap::new());
+    let injected = match injected.map_err(|error| wrong(&error))? {
+        Outcome::Injected(pod) => pod,
+        Outcome::Skipped(_) => template,
     };
-    let labels = spec.template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
+    let injected: v1::Pod = serde_json::from_value(injected).map_err(|error| wrong(&error))?;
+    let containers =
+        injected.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    for container in containers {
+        Image::of(container).map_err(|error| wrong(&error))?;
+    }
     for replica in 0..spec.replicas.unwrap_or(1) {
-        pods.push(Pod {
-            namespace: deployment.metadata.namespace.clone().unwrap_or_else(|| "default".into()),
-            name: format!("{workload}-{replica}"),
-            workload: workload.clone(),
-            labels: labels.clone(),
-            service_account: template.service_account_name.clone().unwrap_or_else(|| "default".into()),
-            ip: pod_ip(pods.len()).ok_or_else(|| wrong("no addresses left for its pods"))?,
-            ports: ports(container),
-            program: program.clone(),
-            image: image.clone(),
-            container: container.name.clone(),
-        });
+        let mut manifest = injected.clone();
+        manifest.metadata.name = Some(format!("{workload}-{replica}"));
+        manifest.metadata.namespace = Some(namespace.clone());
+        if let Some(spec) = &mut manifest.spec {
+            spec.node_name = Some(NODE_NAME.to_owned());
+            spec.service_account_name.get_or_insert_with(|| "default".to_owned());
+        }
+        let ip = pod_ip(pods.len()).ok_or_else(|| wrong(&"no addresses left for its pods"))?;
+        pods.push(Pod { manifest, ip });
     }
     Ok(())
 }
 
-fn ports(container: &Container) -> Vec<Port> {
-    let ports = container.ports.iter().flatten();
-    ports.map(|port| Port { name: port.name.clone().unwrap_or_default(), number: port.container_port }).collect()
-}
-
 impl Plan {
-    /// The address of a pod with this label.
-    pub fn ip_of(&self, key: &str, value: &str) -> Option<Ipv4Addr> {
-        self.pods.iter().find(|pod| pod.labels.get(key).is_some_and(|v| v == value)).map(|pod| pod.ip)
+    /// The first pod with this label.
+    pub fn pod_with(&self, key: &str, value: &str) -> Option<&Pod> {
+        self.pods.iter().find(|pod| pod.labels().get(key).is_some_and(|v| v == value))
     }
 
-    /// The text of `/etc/hosts`, which stands for the cluster's DNS: every service's names. The short name belongs to
-    /// namespace `default`, where all applications are.
+    /// The text of `/etc/hosts`, which stands for the cluster's DNS: the control plane on the node, and every service's
+    /// names. The short name belongs to namespace `default`, where all applications are.
     pub fn hosts(&self) -> String {
-        let mut text = String::from("127.0.0.1 localhost\n");
+        let mut text =
+            format!("127.0.0.1 localhost\n{NODE} istiod.istio-system.svc istiod.istio-system.svc.cluster.local\n");
         for service in &self.services {
             let (namespace, name) = names(service);
             let ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
@@ -159,29 +165,17 @@ pub fn manifests(plan: &Plan, ready: bool) -> String {
     documents.join("\n---\n") + "\n"
 }
 
+/// A pod as the apiserver shows it once it runs.
 fn pod_manifest(pod: &Pod, ready: bool) -> Value {
-    let ports: Vec<Value> = pod
-        .ports
-        .iter()
-        .map(|port| {
-            let mut value = json!({ "containerPort": port.number, "protocol": "TCP" });
-            if let (false, Some(value)) = (port.name.is_empty(), value.as_object_mut()) {
-                value.insert("name".into(), port.name.as_str().into());
-            }
-            value
-        })
-        .collect();
+    let manifest = serde_json::to_value(&pod.manifest).unwrap_or_default();
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": { "name": pod.name, "namespace": pod.namespace, "labels": pod.labels },
-        "spec": {
-            "nodeName": NODE_NAME,
-            "serviceAccountName": pod.service_account,
-            "containers": [{ "name": pod.container, "image": pod.image, "ports": ports }],
-        },
+        "metadata": manifest.get("metadata"),
+        "spec": manifest.get("spec"),
         "status": {
             "phase": "Running",
+            "hostIP": NODE,
             "podIP": pod.ip,
             "podIPs": [{ "ip": pod.ip }],
             "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
@@ -194,7 +188,7 @@ fn slice_manifest(service: &Service, pods: &[Pod], ready: bool) -> Option<Value>
     let selector = spec.selector.as_ref().filter(|selector| !selector.is_empty())?;
     let (namespace, name) = names(service);
     let selected = |pod: &&Pod| {
-        pod.namespace == namespace && selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+        pod.namespace() == namespace && selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value))
     };
     let selected: Vec<&Pod> = pods.iter().filter(selected).collect();
     let number = |target: &Option<IntOrString>, port: i32| match target {
@@ -202,7 +196,8 @@ fn slice_manifest(service: &Service, pods: &[Pod], ready: bool) -> Option<Value>
         Some(IntOrString::Int(number)) => Some(*number),
         // Pods of one service name their ports alike here.
         Some(IntOrString::String(name)) => {
-            selected.iter().flat_map(|pod| &pod.ports).find(|p| p.name == *name).map(|p| p.number)
+            let mut ports = selected.iter().flat_map(|pod| pod.ports());
+            ports.find(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port)
         }
     };
     let ports = spec.ports.iter().flatten().filter_map(|port| {
@@ -214,7 +209,7 @@ fn slice_manifest(service: &Service, pods: &[Pod], ready: bool) -> Option<Value>
             "addresses": [pod.ip],
             "conditions": { "ready": ready, "serving": ready, "terminating": false },
             "nodeName": NODE_NAME,
-            "targetRef": { "kind": "Pod", "name": pod.name, "namespace": pod.namespace },
+            "targetRef": { "kind": "Pod", "name": pod.name(), "namespace": pod.namespace() },
         })
     });
     Some(json!({
@@ -237,13 +232,13 @@ mod tests {
 
     fn bookinfo() -> Plan {
         let objects = crate::demo::objects(&crate::demo::manifests()).unwrap();
-        plan(&objects).unwrap()
+        plan(&objects, &crate::demo::injector().unwrap()).unwrap()
     }
 
     #[test]
     fn bookinfo_becomes_seven_pods() {
         let plan = bookinfo();
-        let names: Vec<&str> = plan.pods.iter().map(|pod| pod.name.as_str()).collect();
+        let names: Vec<&str> = plan.pods.iter().map(Pod::name).collect();
         let want = [
             "details-v1-0",
             "ratings-v1-0",
@@ -254,8 +249,9 @@ mod tests {
             "istio-ingressgateway-0",
         ];
         assert_eq!(names, want);
-        assert_eq!(plan.pods[3].program, Program::App("reviews-v2".into()));
-        assert_eq!(plan.ip_of("istio", "ingressgateway"), pod_ip(6));
+        let containers = |index: usize| plan.pods[index].containers().map(|c| c.name.as_str()).collect::<Vec<_>>();
+        assert_eq!((containers(3), containers(6)), (vec!["istio-proxy", "reviews"], vec!["istio-proxy"]));
+        assert_eq!(plan.pod_with("istio", "ingressgateway").map(|pod| pod.ip), pod_ip(6));
         assert!(
             plan.hosts()
                 .contains("10.96.0.13 reviews reviews.default reviews.default.svc reviews.default.svc.cluster.local")
@@ -295,7 +291,7 @@ mod tests {
         let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec:\n  selector: {}\n  template:\n    \
                     spec: {containers: [{name: c, image: nginx}]}\n";
         let parsed = mesh_api::document::parse(&"x.yaml".into(), text);
-        let error = plan(parsed.objects()).unwrap_err();
+        let error = plan(parsed.objects(), &crate::demo::injector().unwrap()).unwrap_err();
         assert!(error.contains("Deployment x") && error.contains("nginx"), "{error}");
     }
 }
