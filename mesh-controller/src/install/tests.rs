@@ -34,6 +34,22 @@ fn all_files_of_the_charts_are_embedded() {
 }
 
 #[test]
+fn there_is_a_dockerfile_for_each_image() {
+    let images = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../images");
+    for (chart, image) in [
+        (&chart::BASE, "/operator/image"),
+        (&chart::MESHD, "/pilot/image"),
+        (&chart::MESHD, "/global/proxy/image"),
+        (&chart::MESHD, "/global/proxy_init/image"),
+    ] {
+        let values = chart.values();
+        let file = images.join(format!("{}.Dockerfile", text(&values, image)));
+        let built = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert!(built.contains("USER 1337"), "{}: not root", file.display());
+    }
+}
+
+#[test]
 fn the_default_values_are_what_the_schemas_take() {
     for chart in CHARTS {
         let mut told = Vec::new();

@@ -2,6 +2,7 @@
 //! IstioOperator all goes.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -9,7 +10,7 @@ use kube::api::{Api, DynamicObject, ListParams};
 use kube::config::Config;
 use mesh_controller::install::Plan;
 use mesh_controller::operator::changes::{Key, Owner};
-use mesh_controller::operator::{self, Cluster as Objects, Operator, Options, changes, desired};
+use mesh_controller::operator::{Cluster as Objects, Operator, Options, changes, desired};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -171,5 +172,45 @@ async fn an_istiooperator_brings_up_all_and_takes_it_along() {
     assert!(events.iter().any(|event| event.data["reason"] == "Reconciled"), "{events:?}");
     end.cancel();
     running.await.unwrap();
-    assert_eq!(operator::controller::resource().plural, "istiooperators");
+}
+
+/// The commands do the same once.
+#[tokio::test(flavor = "multi_thread")]
+async fn meshctl_installs_and_uninstalls() {
+    let Some(cluster) = Cluster::start("meshctl install").await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("kubeconfig"), cluster.kubeconfig().to_string()).unwrap();
+    let meshctl = |args: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_meshctl"))
+            .args(args)
+            .args(["--kubeconfig", "kubeconfig"])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
+    };
+    let install = |args: &[&str]| meshctl(&[&["install", "--skip-wait"], args].concat());
+    let objects = Objects::new(cluster.client());
+    let there = || async { keys(&objects.observe().await.unwrap(), |object| Owner::of(object).is_some()) };
+
+    let (code, said) = install(&["--dry-run"]);
+    assert!(code == 0 && said.contains("would apply Deployment istio-system/istiod\n"), "{said}");
+    assert!(there().await.is_empty());
+    let (code, said) = install(&[]);
+    assert!(code == 0 && said.contains("applied Deployment istio-system/istio-ingressgateway\n"), "{said}");
+    assert_eq!(install(&[]), (0, "nothing has to change\n".to_owned()));
+    let (code, said) = install(&["--set", "profile=minimal"]);
+    assert!(code == 0 && said.contains("deleted Deployment istio-system/istio-ingressgateway\n"), "{said}");
+    // A second revision has a name of its own; what both share stays with the first.
+    let (code, said) = install(&["--revision", "canary", "--set", "profile=minimal"]);
+    assert!(code == 0 && said.contains("belongs to IstioOperator istio-system/installed-state"), "{said}");
+
+    let (code, said) = meshctl(&["uninstall", "--revision", "other"]);
+    assert!(code == 2 && said.contains("installed are: IstioOperator istio-system/installed-state"), "{said}");
+    let (code, said) = meshctl(&["uninstall", "--revision", "canary"]);
+    assert!(code == 0 && said.contains("deleted Deployment istio-system/istiod-canary\n"), "{said}");
+    assert!(there().await.contains("Deployment istio-system/istiod"));
+    assert_eq!(meshctl(&["uninstall", "--purge"]).0, 0);
+    assert!(there().await.is_empty(), "{:?}", there().await);
+    assert_eq!(keys(&objects.observe().await.unwrap(), |_| true).len(), 16, "the definitions stay");
 }
