@@ -1,9 +1,9 @@
 //! What an IstioOperator asks for, as Kubernetes objects: the same for `meshctl manifest generate`, for
 //! `meshctl install` and for the operator.
 //!
-//! The journey: the user's spec is held against what is supported ([`schema`]), laid over its [`profile`], turned into
-//! values for each part's chart ([`plan`]), rendered by the [`chart`], and changed as the part's `k8s` settings say
-//! ([`overlay`]). All of it is pure.
+//! The journey: the user's spec is held against what is supported (`schema`), laid over its `profile`, turned into values
+//! for each part's chart (`plan`), rendered by the [`chart`], and changed as the part's `k8s` settings say (`overlay`). All
+//! of it is pure.
 //!
 //! The charts in the folder `charts` are the only source of manifests: Helm renders the same files with the same values to
 //! the same objects, which a test checks.

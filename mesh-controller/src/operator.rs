@@ -1,7 +1,7 @@
 //! The operator: it makes the cluster have what IstioOperator objects ask for, and keeps it so.
 //!
 //! What is to be is [`install::Plan`](crate::install::Plan)'s to say. From that and from what there is follow the
-//! [`changes`], and from all of it the [`status`]: pure functions, both. Around them, [`cluster`] reads and writes
+//! [`changes`](mod@changes), and from all of it the [`status`]: pure functions, both. Around them, [`cluster`] reads and writes
 //! objects, and the [`controller`] calls it all whenever something has changed. `meshctl install` and `uninstall` are the
 //! same functions, called once.
 //!

@@ -3,6 +3,8 @@
 //! They are written in the part of Helm's language that both engines have: named templates are called by `template`
 //! (not `include`), and defined in `_helpers.tpl` alone; neither `tpl` nor `.Files` nor `lookup` is used.
 
+use std::sync::LazyLock;
+
 use mesh_api::document;
 use mesh_webhook::inject::{template_functions, template_value};
 use serde_json::{Value, json};
@@ -133,7 +135,7 @@ impl Chart {
     /// # Errors
     /// Where a value does not fit.
     pub fn render(&self, release: Release<'_>, values: &Value) -> Result<Vec<Value>, RenderError> {
-        let mut objects = if self.has_definitions { definitions() } else { Vec::new() };
+        let mut objects = if self.has_definitions { DEFINITIONS.clone() } else { Vec::new() };
         let failed = |file: &str, why: String| RenderError::Template { chart: self.name, file: file.to_owned(), why };
         let data = template_value(&self.data(release, values));
         let templates = self.parse().map_err(|why| failed("templates", why))?;
@@ -176,10 +178,10 @@ impl Chart {
 }
 
 /// The definitions of all kinds, which the chart has in its folder `crds`.
-fn definitions() -> Vec<Value> {
+static DEFINITIONS: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let all = mesh_api::crds().into_iter().chain(mesh_api::install::crds());
     all.filter_map(|definition| serde_json::to_value(definition).ok()).collect()
-}
+});
 
 /// Reads a file of ours, which a test has read before.
 pub(super) fn yaml(text: &str) -> Value {

@@ -79,7 +79,8 @@ pub(super) fn apply(
         if ports.is_some() {
             patch.pointer_mut("/spec").and_then(Value::as_object_mut).map(|spec| spec.remove("ports"));
         }
-        strategic_merge(object, patch).map_err(|error| failed(&at, error.to_string()))?;
+        strategic_merge(object, patch)
+            .map_err(|error| RenderError::Overlay { path: at.to_string(), why: error.to_string() })?;
         if let (Some(ports), Some(spec)) = (ports, object.pointer_mut("/spec")) {
             super::set(spec, &["ports"], ports);
         }
@@ -87,7 +88,8 @@ pub(super) fn apply(
             one_limit(object, value);
         }
     }
-    overlays(objects, settings, at, told)
+    overlays(objects, settings, at, told);
+    Ok(())
 }
 
 /// A budget has one limit: the chart's gives way to the user's.
@@ -100,12 +102,7 @@ fn one_limit(budget: &mut Value, written: &Value) {
     }
 }
 
-fn overlays(
-    objects: &mut [Value],
-    settings: &Value,
-    at: &FieldPath,
-    told: &mut Vec<Diagnostic>,
-) -> Result<(), RenderError> {
+fn overlays(objects: &mut [Value], settings: &Value, at: &FieldPath, told: &mut Vec<Diagnostic>) {
     for (index, overlay) in list(settings, "overlays").enumerate() {
         let at = at.field("overlays").index(index);
         let (kind, name) = (text(overlay, "/kind"), text(overlay, "/name"));
@@ -115,11 +112,13 @@ fn overlays(
         };
         for (index, patch) in list(overlay, "patches").enumerate() {
             let value = patch.get("value").cloned().unwrap_or_default();
-            path::write(object, text(patch, "/path"), value)
-                .map_err(|why| failed(&at.field("patches").index(index).field("path"), why))?;
+            if let Err(why) = path::write(object, text(patch, "/path"), value) {
+                let message = format!("nothing is done about it: {why} in the {kind} {name} of this installation");
+                let at = at.field("patches").index(index).field("path");
+                told.push(Diagnostic::error("NothingToChange", message).at(at));
+            }
         }
     }
-    Ok(())
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
@@ -132,10 +131,6 @@ fn find<'a>(objects: &'a mut [Value], kind: &str, name: &str) -> Option<&'a mut 
 
 fn nested(path: &[&str], value: Value) -> Value {
     path.iter().rev().fold(value, |inner, key| json!({*key: inner}))
-}
-
-fn failed(at: &FieldPath, why: String) -> RenderError {
-    RenderError::Overlay { path: at.to_string(), why }
 }
 
 fn nothing_to_change(kind: &str, name: &str, at: FieldPath) -> Diagnostic {

@@ -11,13 +11,13 @@ enum Step {
     At(i64),
     /// The item of which a field has this value.
     With(String, String),
-    /// The item that is this text, or else the first that has it within.
+    /// The item that is this text, or else the first that has it within: `[:text]`, or `[text]`.
     Is(String),
 }
 
 /// Sets the value at a path, or removes what is there if it is null. Mappings on the way are made.
 pub(crate) fn write(root: &mut Value, path: &str, value: Value) -> Result<(), String> {
-    let steps = parse(path)?;
+    let steps = parse(path);
     let Some((last, way)) = steps.split_last() else { return Err("the path is empty".to_owned()) };
     let mut at = root;
     for (index, step) in way.iter().enumerate() {
@@ -27,7 +27,7 @@ pub(crate) fn write(root: &mut Value, path: &str, value: Value) -> Result<(), St
     finish(at, last, value)
 }
 
-fn parse(path: &str) -> Result<Vec<Step>, String> {
+fn parse(path: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     for part in split(path) {
         // `args[0]` is `args.[0]`.
@@ -45,11 +45,11 @@ fn parse(path: &str) -> Result<Vec<Step>, String> {
             steps.push(match selector.split_once(':') {
                 Some(("", value)) => Step::Is(value.to_owned()),
                 Some((key, value)) => Step::With(key.to_owned(), value.to_owned()),
-                None => Step::At(selector.parse().map_err(|_| format!("[{selector}] chooses no item of a list"))?),
+                None => selector.parse().map_or_else(|_| Step::Is(selector.to_owned()), Step::At),
             });
         }
     }
-    Ok(steps)
+    steps
 }
 
 /// The parts between dots, but for those dots that are escaped or within brackets.
@@ -135,13 +135,16 @@ fn find(items: &[Value], choice: &Step) -> Option<usize> {
     match choice {
         Step::Field(_) => None,
         Step::At(place) => Some(usize::try_from(*place).unwrap_or(items.len()).min(items.len())),
-        Step::With(key, value) => {
-            items.iter().position(|item| item.get(key).is_some_and(|found| plain(found) == *value))
-        }
-        Step::Is(value) => items
+        Step::With(key, value) => items
             .iter()
-            .position(|item| plain(item) == *value)
-            .or_else(|| items.iter().position(|item| plain(item).contains(value.as_str()))),
+            .position(|item| item.get(key).is_some_and(|found| plain(found) == *value))
+            // Texts may have a colon within.
+            .or_else(|| items.iter().position(|item| item.as_str() == Some(&format!("{key}:{value}")))),
+        Step::Is(value) => {
+            let position =
+                |holds: &dyn Fn(String) -> bool| items.iter().position(|i| !i.is_object() && holds(plain(i)));
+            position(&|item| item == *value).or_else(|| position(&|item| item.contains(value.as_str())))
+        }
     }
 }
 
@@ -175,6 +178,7 @@ mod tests {
             ("l[name:y]", Value::Null, json!({"l": [{"name": "x", "v": 1}]})),
             ("l.[1].v", json!(7), json!({"l": [{"name": "x", "v": 1}, {"name": "y", "v": 7}]})),
             ("args.[:--b]", json!("--c"), json!({"args": ["--a=1", "--c"]})),
+            ("args.[--b]", json!("--c"), json!({"args": ["--a=1", "--c"]})),
             ("args.[:--a]", Value::Null, json!({"args": ["--b"]})),
             ("args.[-1]", json!("--d"), json!({"args": ["--a=1", "--b", "--d"]})),
             ("m.list.[0].x", json!(1), json!({"m": {"a.b": 1, "list": [{"x": 1}]}})),
@@ -189,7 +193,7 @@ mod tests {
             ("l.[name:z].v", "no such item"),
             ("m.[0]", "no list"),
             ("args.x", "no fields"),
-            ("l.[x]", "chooses no item"),
+            ("l.[x]", "no such item"),
             ("", "empty"),
         ] {
             let error = write(&mut object.clone(), path, json!(1)).unwrap_err();

@@ -1,5 +1,7 @@
 //! The parts of an installation, each with its chart and values: what an IstioOperator means.
 
+use std::sync::LazyLock;
+
 use mesh_api::mesh::MeshConfig;
 use mesh_api::{Diagnostic, FieldPath, ObjectRef};
 use serde_json::{Value, json};
@@ -53,6 +55,16 @@ pub struct Part {
 impl Plan {
     /// What an IstioOperator means, as an apiserver has it or as somebody wrote it.
     ///
+    /// ```
+    /// use mesh_controller::install::Plan;
+    /// let operator = serde_json::json!({"spec": {"profile": "minimal", "revision": "canary", "nothing": 1}});
+    /// let mut plan = Plan::of(&operator)?;
+    /// let objects = plan.render()?;
+    /// assert!(objects.iter().flatten().any(|object| object["metadata"]["name"] == "istiod-canary"));
+    /// assert_eq!(plan.told[0].path.as_str(), "spec.nothing");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Where it can't be said what is to be installed; what is installed must then stay as it is.
     pub fn of(operator: &Value) -> Result<Self, Diagnostic> {
@@ -65,19 +77,16 @@ impl Plan {
         })
     }
 
-    /// The objects of all parts, in the order in which they are to be made. What of the settings meets no object is added
+    /// The objects of each part, in the order in which they are to be made. What of the settings meets no object is added
     /// to what there is to tell.
     ///
     /// # Errors
     /// Where a chart can't be rendered, or a setting can't be laid over what it makes.
-    pub fn render(&mut self) -> Result<Vec<(usize, Value)>, RenderError> {
-        let mut all = Vec::new();
-        for (index, part) in self.parts.iter().enumerate() {
-            let mut told = Vec::new();
-            all.extend(part.render(&mut told)?.into_iter().map(|object| (index, object)));
-            self.told.extend(told.into_iter().map(|told| told.on(&self.operator)));
-        }
-        Ok(all)
+    pub fn render(&mut self) -> Result<Vec<Vec<Value>>, RenderError> {
+        let mut told = Vec::new();
+        let objects = self.parts.iter().map(|part| part.render(&mut told)).collect();
+        self.told.extend(told.into_iter().map(|told| told.on(&self.operator)));
+        objects
     }
 }
 
@@ -130,9 +139,9 @@ impl Planning {
         let mut told = Vec::new();
         let root = FieldPath::new("spec");
         let written = operator.get("spec").cloned().unwrap_or_else(|| json!({}));
-        let mut user = schema::fit(&spec_schema(), written, &root, &mut told).unwrap_or_else(|| json!({}));
+        let mut user = schema::fit(&SPEC, written, &root, &mut told).unwrap_or_else(|| json!({}));
         if let Some(fields) = user.get_mut("values") {
-            let fit = schema::fit(&values::schema(), fields.take(), &root.field("values"), &mut told);
+            let fit = schema::fit(&values::SCHEMA, fields.take(), &root.field("values"), &mut told);
             *fields = fit.unwrap_or_default();
         }
         let mut spec = profile::spec(text(&user, "/profile"))?;
@@ -347,10 +356,10 @@ fn replicas(values: &mut Value, settings: &Value, count: &[&str], min: &[&str], 
 }
 
 /// The fields of an IstioOperator's spec that are supported, as a schema.
-fn spec_schema() -> Value {
+static SPEC: LazyLock<Value> = LazyLock::new(|| {
     let definition = serde_json::to_value(mesh_api::install::supported()).unwrap_or_default();
     definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").cloned().unwrap_or_default()
-}
+});
 
 /// What is wrong with the mesh's settings.
 fn mesh_problems(mesh: &Value) -> Vec<Diagnostic> {

@@ -12,8 +12,8 @@ fn plan(spec: Value) -> Plan {
 
 /// The objects by `Kind name`.
 fn objects(plan: &mut Plan) -> BTreeMap<String, Value> {
-    let all = plan.render().unwrap().into_iter();
-    all.map(|(_, object)| (format!("{} {}", text(&object, "/kind"), text(&object, "/metadata/name")), object)).collect()
+    let all = plan.render().unwrap().into_iter().flatten();
+    all.map(|object| (format!("{} {}", text(&object, "/kind"), text(&object, "/metadata/name")), object)).collect()
 }
 
 fn told(plan: &Plan) -> Vec<String> {
@@ -109,7 +109,8 @@ fn whatever_is_not_acted_on_is_named() {
             "cni": {"enabled": true},
             "ztunnel": {"enabled": false},
             "pilot": {"k8s": {"dnsPolicy": "None", "podDisruptionBudget": {"minAvailable": 1},
-                "overlays": [{"kind": "Deployment", "name": "x", "patches": [{"path": "a", "value": 1}]}]}},
+                "overlays": [{"kind": "Deployment", "name": "x", "patches": [{"path": "a", "value": 1}]},
+                             {"kind": "Deployment", "name": "istiod", "patches": [{"path": "spec.[0]", "value": 1}]}]}},
         },
         "meshConfig": {"enableTracing": true, "nothingSuch": 1},
         "values": {
@@ -136,6 +137,7 @@ fn whatever_is_not_acted_on_is_named() {
             "spec.values.gateways.istio-ingressgateway.customService [UnsupportedField]",
             "spec.components.pilot.k8s.podDisruptionBudget [NothingToChange]",
             "spec.components.pilot.k8s.overlays[0] [NothingToChange]",
+            "spec.components.pilot.k8s.overlays[1].patches[0].path [NothingToChange]",
         ]
     );
 }
@@ -213,6 +215,23 @@ fn settings_reach_the_objects() {
     let service = &objects["Service edge"]["spec"];
     assert_eq!((&service["type"], service["ports"].as_array().unwrap().len()), (&json!("NodePort"), 1));
     assert!(objects["MutatingWebhookConfiguration istio-sidecar-injector-canary-mesh"].is_object());
+}
+
+/// A gateway's pods are as the chart makes them until the webhook, told by the chart's ConfigMap, puts the proxy in.
+#[test]
+fn the_injector_takes_the_config_map_and_completes_a_gateway() {
+    let objects = objects(&mut plan(json!({"hub": "example.com", "tag": "1.0", "revision": "canary"})));
+    let data = objects["ConfigMap istio-sidecar-injector-canary"]["data"].clone();
+    let mesh = mesh_api::mesh::MeshConfig::default();
+    let (config, told) = mesh_webhook::Config::from_config_map(&serde_json::from_value(data).unwrap(), mesh);
+    assert_eq!(told, []);
+    let pod = objects["Deployment istio-ingressgateway"]["spec"]["template"].clone();
+    let injected = mesh_webhook::Injector::new(config).inject(pod, "istio-system", None, BTreeMap::new()).unwrap();
+    let mesh_webhook::inject::Outcome::Injected(pod) = injected else { panic!("{injected:?}") };
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["image"], "example.com/mesh-agent:1.0");
+    assert_eq!((&container["args"][0], &container["args"][1]), (&json!("proxy"), &json!("router")));
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true, "what the chart says stays");
 }
 
 /// Two revisions share nothing but the part that all share.

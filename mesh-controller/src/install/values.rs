@@ -1,6 +1,8 @@
 //! From an IstioOperator's values to those of a gateway's chart: Istio's operator has other names for them than Istio's
 //! chart of one gateway, which ours follows.
 
+use std::sync::LazyLock;
+
 use mesh_api::{Diagnostic, FieldPath};
 use serde_json::{Map, Value, json};
 
@@ -40,15 +42,14 @@ const GATEWAY: [(&str, &str); 29] = [
 ];
 
 /// The schema of an IstioOperator's `values`: those of the charts that have them together, and the gateways'.
-pub(super) fn schema() -> Value {
+pub(super) static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let mut all = chart::MESHD.schema();
-    let [base, any] = [chart::BASE.schema(), json!({"type": "object"})];
-    merge_properties(&mut all, &base);
+    merge_properties(&mut all, &chart::BASE.schema());
     for gateway in ["istio-ingressgateway", "istio-egressgateway"] {
-        set(&mut all, &["properties", "gateways", "properties", gateway], any.clone());
+        set(&mut all, &["properties", "gateways", "properties", gateway], json!({"type": "object"}));
     }
     all
-}
+});
 
 fn merge_properties(all: &mut Value, other: &Value) {
     let Some(fields) = other.get("properties").and_then(Value::as_object) else { return };

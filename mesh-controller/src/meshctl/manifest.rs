@@ -115,7 +115,7 @@ impl Manifest {
         let mut plan = wanted.plan()?;
         let objects = plan.render().context("the charts do not take these values")?;
         plan.told.iter().for_each(complain);
-        let documents: Vec<String> = objects.iter().map(|(_, object)| yaml::to_string(object)).collect();
+        let documents: Vec<String> = objects.iter().flatten().map(yaml::to_string).collect();
         Ok((documents.join("---\n"), Verdict::Ok))
     }
 }

@@ -1,7 +1,6 @@
 //! `meshctl operator`: the operator as a process of a cluster.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,22 +41,21 @@ impl Operator {
             let pages =
                 ControlPlane::builder().serve_http(self.http_addr).serve_metrics(self.monitoring_addr).bind().await?;
             pages.metrics().register(|registry| operator.metrics().register(registry));
-            let end = CancellationToken::new();
             let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            let told = async {
+            let end = CancellationToken::new();
+            let until_told = async {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
                 end.cancel();
+                Ok(())
             };
-            let run = async { tokio::join!(operator.run(end.cancelled()), pages.run_until(end.cancelled())).1 };
-            let mut told = pin!(told);
-            let mut run = pin!(run);
-            tokio::select! {
-                ended = &mut run => ended?,
-                () = &mut told => run.await?,
-            }
+            let operate = async {
+                operator.run(end.cancelled()).await;
+                Ok(())
+            };
+            tokio::try_join!(until_told, operate, pages.run_until(end.cancelled()))?;
             Ok((String::new(), Verdict::Ok))
         })
     }

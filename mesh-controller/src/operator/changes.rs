@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::kinds::{KINDS, Managed};
-use crate::install::{Plan, text};
+use crate::install::{Part, Plan, text};
 
 /// The label with the name of the IstioOperator that an object belongs to.
 pub const OWNER: &str = "install.operator.istio.io/owning-resource";
@@ -89,32 +89,33 @@ impl Changes {
     }
 }
 
-/// The objects of a plan as they are applied: with labels that say whose they are, and without what others decide.
-pub fn desired(plan: &Plan, rendered: Vec<(usize, Value)>) -> Vec<Value> {
+/// The objects of a plan's parts as they are applied: with labels that say whose they are, and without what others decide.
+pub fn desired(plan: &Plan, rendered: Vec<Vec<Value>>) -> Vec<Value> {
     let owner = Owner::of_plan(plan);
-    let scaled: Vec<Key> = rendered.iter().filter_map(|(_, object)| scales(object)).collect();
-    let own = |(part, mut object): (usize, Value)| {
-        let part = plan.parts.get(part);
-        let mut labels = Map::new();
-        labels.insert(COMPONENT.to_owned(), part.map_or("", |part| part.component).into());
-        labels.insert("operator.istio.io/managed".to_owned(), "Reconcile".into());
-        labels.insert("operator.istio.io/version".to_owned(), part.map(|part| part.chart.version()).into());
-        // Definitions stay when whoever brought them goes.
-        if text(&object, "/kind") != "CustomResourceDefinition" {
-            labels.insert(OWNER.to_owned(), owner.name.as_str().into());
-            labels.insert(OWNER_NAMESPACE.to_owned(), owner.namespace.as_str().into());
-        }
-        if scaled.contains(&Key::of(&object))
-            && let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
-        {
-            spec.remove("replicas");
-        }
-        extend(&mut object, "labels", labels);
-        let hash = format!("{:016x}", xxh3_64(object.to_string().as_bytes()));
-        extend(&mut object, "annotations", [(APPLIED.to_owned(), hash.into())].into_iter().collect());
-        object
-    };
-    rendered.into_iter().map(own).collect()
+    let scaled: Vec<Key> = rendered.iter().flatten().filter_map(scales).collect();
+    let parts = plan.parts.iter().zip(rendered);
+    parts.flat_map(|(part, objects)| objects.into_iter().map(|object| own(object, part, &owner, &scaled))).collect()
+}
+
+fn own(mut object: Value, part: &Part, owner: &Owner, scaled: &[Key]) -> Value {
+    let mut labels = vec![
+        (COMPONENT, part.component.to_owned()),
+        ("operator.istio.io/managed", "Reconcile".to_owned()),
+        ("operator.istio.io/version", part.chart.version()),
+    ];
+    // Definitions stay when whoever brought them goes.
+    if text(&object, "/kind") != "CustomResourceDefinition" {
+        labels.extend([(OWNER, owner.name.clone()), (OWNER_NAMESPACE, owner.namespace.clone())]);
+    }
+    if scaled.contains(&Key::of(&object))
+        && let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
+    {
+        spec.remove("replicas");
+    }
+    extend(&mut object, "labels", labels);
+    let hash = format!("{:016x}", xxh3_64(object.to_string().as_bytes()));
+    extend(&mut object, "annotations", vec![(APPLIED, hash)]);
+    object
 }
 
 /// The workload whose replicas an autoscaler decides on.
@@ -128,10 +129,10 @@ fn scales(object: &Value) -> Option<Key> {
     })
 }
 
-fn extend(object: &mut Value, field: &str, entries: Map<String, Value>) {
+fn extend(object: &mut Value, field: &str, entries: Vec<(&str, String)>) {
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     if let Value::Object(fields) = metadata.entry(field).or_insert_with(|| json!({})) {
-        fields.extend(entries);
+        fields.extend(entries.into_iter().map(|(key, value)| (key.to_owned(), value.into())));
     }
 }
 

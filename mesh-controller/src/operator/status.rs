@@ -8,7 +8,7 @@ use mesh_api::install::{ComponentStatus, IstioOperatorStatus};
 use serde_json::Value;
 
 use super::changes::{COMPONENT, Key, Owner};
-use crate::install::{Plan, text};
+use crate::install::{Part, Plan, text};
 
 /// What became of an attempt to make the cluster as it should be.
 #[derive(Clone, Debug, Default)]
@@ -31,60 +31,61 @@ pub fn status(
     generation: i64,
     now: &Time,
 ) -> IstioOperatorStatus {
-    let mut components = BTreeMap::new();
-    for part in &plan.parts {
-        let of_part = |object: &&Value| {
-            object.pointer("/metadata/labels").and_then(|labels| labels.get(COMPONENT)?.as_str())
-                == Some(part.component)
-        };
-        let waiting: Vec<String> = objects
-            .iter()
-            .filter(of_part)
-            .filter(|object| !is_available(object))
-            .map(|o| Key::of(o).to_string())
-            .collect();
-        let failed = outcome.failed.get(part.component).map(|failed| failed.join("; ")).unwrap_or_default();
+    let of_part = |part: &Part| {
         let known = old.component_status.get(part.component).map_or(&[][..], |status| &status.conditions);
-        let at = Stamp { known, generation, now };
-        components.insert(
-            part.component.to_owned(),
-            ComponentStatus {
-                status: word(!failed.is_empty(), !waiting.is_empty()).to_owned(),
-                version: part.chart.version(),
-                conditions: vec![
-                    at.condition("Reconciled", failed.is_empty(), ("Applied", "ApplyFailed"), &failed),
-                    at.condition("Ready", waiting.is_empty(), ("Available", "Unavailable"), &waiting_for(&waiting)),
-                ],
-                error: failed,
-            },
-        );
-    }
-    let any = |word: &str| {
+        (part.component.to_owned(), component(part, outcome, objects, &Stamp { known, generation, now }))
+    };
+    let components: BTreeMap<String, ComponentStatus> = plan.parts.iter().map(of_part).collect();
+    let parts_that_are = |word: &str| {
         let parts = components.iter().filter(|(_, status)| status.status == word).map(|(name, _)| name.as_str());
         parts.collect::<Vec<_>>().join(", ")
     };
-    let told: Vec<String> = plan.told.iter().map(|told| format!("{}: {}", told.path, told.message)).collect();
-    let (failed, waiting) = (any("ERROR"), any("RECONCILING"));
-    let foreign: Vec<String> = outcome.foreign.iter().map(|(key, owner)| format!("{key} belongs to {owner}")).collect();
-    let at = Stamp { known: &old.conditions, generation, now };
-    let mut reconciled = at.condition("Reconciled", failed.is_empty(), ("Applied", "ApplyFailed"), &failed);
-    if reconciled.message.is_empty() {
-        reconciled.message = foreign.join("; ");
+    let (failed, waiting) = (parts_that_are("ERROR"), parts_that_are("RECONCILING"));
+    let unsupported = joined(plan.told.iter().map(problem));
+    let mut not_ours = joined(outcome.foreign.iter().map(|(key, owner)| format!("{key} belongs to {owner}")));
+    if !failed.is_empty() {
+        not_ours.clone_from(&failed);
     }
-    let supported = at.condition("Supported", told.is_empty(), ("AllFields", "UnsupportedFields"), &told.join("; "));
-    let ready = at.condition("Ready", waiting.is_empty() && failed.is_empty(), ("Available", "Unavailable"), &waiting);
-    let message = [&failed, &supported.message, &waiting].into_iter().find(|message| !message.is_empty());
     let status = match word(!failed.is_empty(), !waiting.is_empty()) {
-        "HEALTHY" if !told.is_empty() => "ACTION_REQUIRED",
+        "HEALTHY" if !unsupported.is_empty() => "ACTION_REQUIRED",
         word => word,
     };
+    let message = [&failed, &unsupported, &waiting].into_iter().find(|message| !message.is_empty());
+    let at = Stamp { known: &old.conditions, generation, now };
+    let all_run = waiting.is_empty() && failed.is_empty();
     IstioOperatorStatus {
         status: status.to_owned(),
         message: message.cloned().unwrap_or_default(),
         observed_generation: generation,
-        conditions: vec![supported, reconciled, ready],
+        conditions: vec![
+            at.condition("Supported", unsupported.is_empty(), ("AllFields", "UnsupportedFields"), &unsupported),
+            at.condition("Reconciled", failed.is_empty(), ("Applied", "ApplyFailed"), &not_ours),
+            at.condition("Ready", all_run, ("Available", "Unavailable"), &waiting),
+        ],
         component_status: components,
     }
+}
+
+fn component(part: &Part, outcome: &Outcome, objects: &[Value], at: &Stamp<'_>) -> ComponentStatus {
+    let labelled = |object: &&Value| {
+        object.pointer("/metadata/labels").and_then(|labels| labels.get(COMPONENT)?.as_str()) == Some(part.component)
+    };
+    let waiting = objects.iter().filter(labelled).filter(|object| !is_available(object)).map(|object| Key::of(object));
+    let waiting = joined(waiting.map(|key| format!("{key} is not available")));
+    let error = joined(outcome.failed.get(part.component).into_iter().flatten().cloned());
+    ComponentStatus {
+        status: word(!error.is_empty(), !waiting.is_empty()).to_owned(),
+        version: part.chart.version(),
+        conditions: vec![
+            at.condition("Reconciled", error.is_empty(), ("Applied", "ApplyFailed"), &error),
+            at.condition("Ready", waiting.is_empty(), ("Available", "Unavailable"), &waiting),
+        ],
+        error,
+    }
+}
+
+fn joined(texts: impl Iterator<Item = String>) -> String {
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 /// The status of an IstioOperator that can't be carried out. What is installed stays, so what was known of it does.
@@ -111,10 +112,6 @@ fn word(failed: bool, waiting: bool) -> &'static str {
         (false, true) => "RECONCILING",
         (false, false) => "HEALTHY",
     }
-}
-
-fn waiting_for(waiting: &[String]) -> String {
-    if waiting.is_empty() { String::new() } else { format!("not available: {}", waiting.join(", ")) }
 }
 
 /// Whether a Deployment has all its pods; other objects only have to be there.
