@@ -70,7 +70,7 @@ fn component(part: &Part, outcome: &Outcome, objects: &[Value], at: &Stamp<'_>) 
     let labelled = |object: &&Value| {
         object.pointer("/metadata/labels").and_then(|labels| labels.get(COMPONENT)?.as_str()) == Some(part.component)
     };
-    let waiting = objects.iter().filter(labelled).filter(|object| !is_available(object)).map(|object| Key::of(object));
+    let waiting = objects.iter().filter(labelled).filter(|object| !is_available(object)).map(Key::of);
     let waiting = joined(waiting.map(|key| format!("{key} is not available")));
     let error = joined(outcome.failed.get(part.component).into_iter().flatten().cloned());
     ComponentStatus {
