@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod build;
 mod builder;
 pub mod class;
+pub mod conflicts;
 pub mod endpoints;
 #[cfg(feature = "json")]
 pub mod envoy_filter;
