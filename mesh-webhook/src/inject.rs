@@ -15,6 +15,7 @@ mod overrides;
 mod owner;
 mod pod;
 mod probes;
+mod proxy_configs;
 mod rewrite;
 mod template;
 mod workload;
@@ -27,10 +28,11 @@ pub use config::{Config, default_values};
 pub use decide::{Decision, Policy};
 pub use merge::strategic_merge;
 pub use owner::Owner;
+pub use proxy_configs::ProxyConfigs;
 pub use template::{template_functions, template_value};
 pub use workload::Skipped;
 
-use crate::review::{Request, Response};
+use crate::review::{Outcome as Counted, Request, Response};
 use crate::webhook::Admit;
 use pod::Pod;
 
@@ -116,7 +118,7 @@ impl Injector {
                         &found
                     }
                 };
-                Outcome::Injected(rewrite::rewrite(&self.config, &pod, owner, variables)?.into_value())
+                Outcome::Injected(rewrite::rewrite(&self.config, &pod, namespace, owner, variables)?.into_value())
             }
             decision => Outcome::Skipped(decision),
         })
@@ -136,8 +138,10 @@ impl Admit for Injector {
         let own = pod.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
         let namespace = if own.is_empty() { request.namespace.clone() } else { own.to_owned() };
         match self.inject(pod.clone(), &namespace, None, variables(path)) {
-            Ok(Outcome::Injected(injected)) => Response::patched(&json_patch::diff(&pod, &injected)),
-            Ok(Outcome::Skipped(_)) => Response::allow(),
+            Ok(Outcome::Injected(injected)) => {
+                Response::patched(&json_patch::diff(&pod, &injected)).counted(Counted::Injected)
+            }
+            Ok(Outcome::Skipped(_)) => Response::allow().counted(Counted::NotInjected),
             Err(error) => {
                 Response::deny(if matches!(error, InjectError::Malformed(_)) { 400 } else { 422 }, error.to_string())
             }

@@ -12,7 +12,12 @@
 
 pub mod inject;
 pub mod review;
+#[cfg(feature = "server")]
+#[allow(clippy::disallowed_methods, reason = "a shell: it asks the clock for metrics")]
+pub mod server;
+mod validate;
 mod webhook;
 
 pub use inject::{Config, Injector};
+pub use validate::Validator;
 pub use webhook::{Admit, MAX_BODY, Webhook};

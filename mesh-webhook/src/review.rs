@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use json_patch::Patch;
+use mesh_api::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -63,6 +64,26 @@ pub struct Response {
     /// Told to the user, whatever the answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What is counted of it; never sent.
+    #[serde(skip)]
+    pub outcome: Outcome,
+}
+
+/// What an answer counts as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Nothing that is counted.
+    #[default]
+    Uncounted,
+    /// A pod got a proxy.
+    Injected,
+    /// A pod stays without one.
+    NotInjected,
+    /// An object may be stored.
+    Valid(&'static Kind),
+    /// An object was not looked at, or may not be stored, for a reason in Istio's words.
+    Invalid(Option<&'static Kind>, &'static str),
 }
 
 /// Why not.
@@ -93,6 +114,13 @@ impl Response {
         }
     }
 
+    /// The same, counted as that.
+    #[must_use]
+    pub fn counted(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+
     /// The object may not be stored. `code` is HTTP's: 400 for a bad question, 403 for a bad object.
     pub fn deny(code: u16, message: impl Into<String>) -> Self {
         Self { status: Some(Status { code, message: message.into() }), ..Self::default() }
@@ -107,7 +135,12 @@ impl Review {
     pub fn read(body: &[u8]) -> Result<Self, Box<Self>> {
         let malformed = |why: String| {
             let message = format!("not an AdmissionReview: {why}");
-            let question = Self { api_version: "admission.k8s.io/v1".to_owned(), ..Self::default() };
+            // Without the uid, the apiserver would say that the answer is not to its question, and nothing of the message.
+            let uid = serde_json::from_slice::<Value>(body)
+                .ok()
+                .and_then(|review| review.pointer("/request/uid").and_then(Value::as_str).map(str::to_owned));
+            let request = uid.map(|uid| Request { uid, ..Request::default() });
+            let question = Self { api_version: "admission.k8s.io/v1".to_owned(), request, ..Self::default() };
             Box::new(question.answer(Response::deny(400, message)))
         };
         let review: Self = serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 
 use crate::review::{self, Review};
@@ -16,6 +17,10 @@ use crate::review::{self, Review};
 /// The largest review that is read, in bytes: an object and its old version, each of etcd's largest size, twice over for
 /// the envelope, as the apiserver itself limits a request.
 pub const MAX_BODY: usize = 6 * 1024 * 1024;
+
+/// What of a larger one is still received, and thrown away: who gets an answer before everything is sent may see a broken
+/// connection instead.
+const MAX_DISCARDED: usize = 4 * MAX_BODY;
 
 /// Answers reviews of one path.
 pub trait Admit: Send + Sync + 'static {
@@ -60,14 +65,15 @@ impl Webhook {
         })?;
         Some(match Review::read(body) {
             Ok(review) => {
-                let response = review.request.as_ref().map(|request| admit.admit(request, rest)).unwrap_or_default();
-                review.answer(response)
+                let response = review.request.as_ref().map(|request| answer(admit.as_ref(), request, rest));
+                review.answer(response.unwrap_or_default())
             }
             Err(answer) => *answer,
         })
     }
 
-    /// The answer to an HTTP request: 200 with a review for every review that could be received, however malformed.
+    /// The answer to an HTTP request: 200 with a review for every review that could be received, however malformed. The
+    /// response bears the review's [`Outcome`](review::Outcome) as an extension.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
     where
         B: http_body::Body,
@@ -83,20 +89,56 @@ impl Webhook {
         if !json {
             return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json".to_owned());
         }
-        let body = match Limited::new(body, MAX_BODY).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return plain(StatusCode::PAYLOAD_TOO_LARGE, format!("a review has at most {MAX_BODY} bytes"));
+        let body = match receive(body).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return plain(StatusCode::PAYLOAD_TOO_LARGE, format!("a review has at most {MAX_BODY} bytes")),
+            Err(error) => {
+                let error = error.into();
+                return plain(StatusCode::BAD_REQUEST, format!("the review could not be received: {error}"));
             }
-            Err(error) => return plain(StatusCode::BAD_REQUEST, format!("the review could not be received: {error}")),
         };
         let Some(review) = self.answer(head.uri.path(), &body) else {
             return plain(StatusCode::NOT_FOUND, format!("no webhook at {}", head.uri.path()));
         };
-        let mut response = Response::new(Full::from(serde_json::json!(review).to_string()));
+        let outcome = review.response.as_ref().map(|response| response.outcome).unwrap_or_default();
+        let text = match serde_json::to_vec(&review) {
+            Ok(text) => text,
+            // Texts and flags, which JSON can always hold.
+            Err(error) => return plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        };
+        let mut response = Response::new(Full::from(text));
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        response.extensions_mut().insert(outcome);
         response
     }
+}
+
+/// What the service says. A defect of ours ends one review, never the connection with all that is under way on it.
+fn answer(admit: &dyn Admit, request: &review::Request, path: &str) -> review::Response {
+    catch_unwind(AssertUnwindSafe(|| admit.admit(request, path))).unwrap_or_else(|_| {
+        review::Response::deny(500, "the webhook failed at this object, which is its defect; see its log")
+    })
+}
+
+/// The body; none where it is too large.
+async fn receive<B: http_body::Body>(body: B) -> Result<Option<Bytes>, B::Error> {
+    let mut body = std::pin::pin!(body);
+    let mut received = Vec::with_capacity(usize::try_from(body.size_hint().lower()).unwrap_or(0).min(MAX_BODY));
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(mut data) = frame?.into_data() else { continue };
+        length += data.remaining();
+        if length > MAX_DISCARDED {
+            break;
+        }
+        while length <= MAX_BODY && data.has_remaining() {
+            let chunk = data.chunk();
+            received.extend_from_slice(chunk);
+            let read = chunk.len();
+            data.advance(read);
+        }
+    }
+    Ok((length <= MAX_BODY).then(|| received.into()))
 }
 
 fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {

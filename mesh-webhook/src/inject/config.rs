@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use mesh_api::mesh::{LabelSelector, MeshConfig, ProxyConfig};
-use mesh_api::{Diagnostic, Name, document};
+use mesh_api::{Diagnostic, Name, Validate, document};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Policy;
+use super::pod::Pod;
+use super::proxy_configs::{self, ProxyConfigs};
 use super::template::{self, Template};
+use super::{InjectError, Policy};
 
 /// The values that hold where nobody says otherwise.
 const VALUES: &str = include_str!("../../templates/values.yaml");
@@ -21,6 +23,9 @@ const BUILT_IN: [(&str, &str); 4] = [
     ("grpc-agent", include_str!("../../templates/grpc-agent.yaml")),
     ("grpc-simple", include_str!("../../templates/grpc-simple.yaml")),
 ];
+
+/// The annotation with settings of the pod's proxy.
+const PROXY_CONFIG: &str = "proxy.istio.io/config";
 
 /// How pods are injected.
 #[derive(Clone, Debug)]
@@ -43,6 +48,8 @@ pub struct Config {
     /// Whether the proxy is an init container that runs on, where the pod doesn't choose. Every node must know
     /// Kubernetes 1.29 or newer.
     pub native_sidecars: bool,
+    /// The cluster's ProxyConfigs.
+    pub proxy_configs: ProxyConfigs,
     pub(super) templates: BTreeMap<String, Template>,
     pub(super) values: Value,
     pub(super) mesh: MeshConfig,
@@ -85,6 +92,7 @@ impl Config {
             injected_annotations: BTreeMap::new(),
             revision: text(&values, "/revision").to_owned(),
             native_sidecars: false,
+            proxy_configs: ProxyConfigs::default(),
             templates: BTreeMap::new(),
             seen: template::Settings::new(&values, &mesh),
             values,
@@ -148,13 +156,26 @@ impl Config {
         }
     }
 
-    /// What a pod's proxy is started with: the mesh's settings and over them the annotation `proxy.istio.io/config`.
-    pub(super) fn proxy_config(&self, annotation: &str) -> Result<ProxyConfig, String> {
-        let (proxy, told) = self.mesh.default_config.apply(&Name::from("proxy.istio.io/config"), annotation);
-        match told.iter().find(|problem| problem.severity == mesh_api::Severity::Error) {
-            Some(problem) => Err(problem.to_string()),
-            None => Ok(proxy),
+    /// What a pod's proxy is started with: the mesh's settings, and over them the ProxyConfigs of the mesh and of the
+    /// namespace, the annotation `proxy.istio.io/config`, and the ProxyConfig of the workload, in this order.
+    pub(super) fn proxy_config(&self, pod: &Pod, namespace: &str) -> Result<ProxyConfig, InjectError> {
+        let mut proxy = self.mesh.default_config.clone();
+        for spec in self.proxy_configs.of_namespace(namespace) {
+            proxy_configs::lay(spec, &mut proxy);
         }
+        if let Some(text) = pod.annotation(PROXY_CONFIG) {
+            let (changed, mut told) = proxy.apply(&Name::from(PROXY_CONFIG), text);
+            told.extend(changed.validate());
+            if let Some(problem) = told.iter().find(|problem| problem.severity == mesh_api::Severity::Error) {
+                let why = problem.to_string();
+                return Err(InjectError::Annotation { name: PROXY_CONFIG, value: text.to_owned(), why });
+            }
+            proxy = changed;
+        }
+        if let Some(spec) = self.proxy_configs.of_workload(namespace, pod) {
+            proxy_configs::lay(spec, &mut proxy);
+        }
+        Ok(proxy)
     }
 
     pub(super) fn value(&self, pointer: &str) -> &str {

@@ -16,6 +16,9 @@ const INJECT: &str = "sidecar.istio.io/inject";
 /// Namespaces of Kubernetes itself, where a proxy would cut the cluster from what it needs to start one.
 const IGNORED: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
 
+/// The label `app` of the control plane's pods.
+const CONTROL_PLANE: &str = "istiod";
+
 /// What happens to pods that say nothing, and of which no selector speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -50,6 +53,8 @@ pub enum Decision {
     HostNetwork,
     /// Its namespace is one of Kubernetes' own.
     SystemNamespace,
+    /// It is of the control plane, which must start where nobody injects yet.
+    ControlPlane,
     /// Its label or annotation `sidecar.istio.io/inject` says no.
     OptedOut,
     /// A `neverInjectSelector` matches it.
@@ -66,6 +71,7 @@ impl fmt::Display for Decision {
             Self::Inject => "a proxy is injected",
             Self::HostNetwork => "it has host networking enabled",
             Self::SystemNamespace => "its namespace belongs to Kubernetes",
+            Self::ControlPlane => "it is the control plane's own",
             Self::OptedOut => "it has sidecar injection disabled",
             Self::NeverSelected => "a neverInjectSelector matches it",
             Self::NotAsked => "nothing asks for injection and the policy is disabled",
@@ -80,6 +86,9 @@ pub(super) fn decide(config: &Config, pod: &Pod, namespace: &str) -> Decision {
     }
     if IGNORED.contains(&namespace) {
         return Decision::SystemNamespace;
+    }
+    if namespace == config.value("/global/istioNamespace") && pod.label("app") == Some(CONTROL_PLANE) {
+        return Decision::ControlPlane;
     }
     let asked = by_itself(pod).or_else(|| by_selector(config, pod));
     match (config.policy, asked) {

@@ -103,10 +103,103 @@ pub(super) fn reapply(merged: Pod, original: &Pod, injected: &Pod, proxy: &Proxy
     merge(&mut pod, json!({"spec": found}))?;
     let mut pod = Pod::read(pod)?;
     if is_first && !(found.containers.is_empty() && found.init_containers.is_empty()) {
-        pod.annotate(OVERRIDES, json!(found).to_string());
+        pod.annotate(OVERRIDES, as_go_writes(&json!(found)));
     }
-    adjust_users(&mut pod, original, proxy);
+    let own = find(&found.containers, PROXY).or_else(|| find(&found.init_containers, PROXY));
+    adjust_users(&mut pod, own, proxy);
     Ok(pod)
+}
+
+/// The fields of a container in the order of Go's types, which is the order of what istiod writes.
+const GO_ORDER: &[&str] = &[
+    "containers",
+    "initContainers",
+    "name",
+    "hostPort",
+    "containerPort",
+    "protocol",
+    "hostIP",
+    "image",
+    "command",
+    "args",
+    "workingDir",
+    "ports",
+    "envFrom",
+    "env",
+    "value",
+    "valueFrom",
+    "resources",
+    "limits",
+    "requests",
+    "claims",
+    "resizePolicy",
+    "restartPolicy",
+    "volumeMounts",
+    "volumeDevices",
+    "readOnly",
+    "recursiveReadOnly",
+    "mountPath",
+    "subPath",
+    "mountPropagation",
+    "subPathExpr",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+    "postStart",
+    "preStop",
+    "exec",
+    "httpGet",
+    "tcpSocket",
+    "grpc",
+    "path",
+    "port",
+    "host",
+    "scheme",
+    "httpHeaders",
+    "initialDelaySeconds",
+    "timeoutSeconds",
+    "periodSeconds",
+    "successThreshold",
+    "failureThreshold",
+    "terminationGracePeriodSeconds",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "imagePullPolicy",
+    "securityContext",
+    "capabilities",
+    "add",
+    "drop",
+    "privileged",
+    "seLinuxOptions",
+    "windowsOptions",
+    "runAsUser",
+    "runAsGroup",
+    "runAsNonRoot",
+    "readOnlyRootFilesystem",
+    "allowPrivilegeEscalation",
+    "procMount",
+    "seccompProfile",
+    "appArmorProfile",
+    "stdin",
+    "stdinOnce",
+    "tty",
+];
+
+/// JSON as istiod writes it: manifests that it injected and that are injected again don't change by that.
+fn as_go_writes(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(",");
+    match value {
+        Value::Object(fields) => {
+            let place = |key: &str| GO_ORDER.iter().position(|known| *known == key);
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(key, _)| (place(key).unwrap_or(GO_ORDER.len()), *key));
+            let fields = fields.into_iter().map(|(key, value)| format!("{}:{}", json!(key), as_go_writes(value)));
+            format!("{{{}}}", joined(fields.collect()))
+        }
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(as_go_writes).collect())),
+        scalar => scalar.to_string(),
+    }
 }
 
 fn with_injected_image(container: &Container) -> Container {
@@ -121,8 +214,8 @@ fn with_injected_image(container: &Container) -> Container {
 
 /// Follows the user where the proxy runs as another user: the container that sets the interception rules must spare that
 /// user's traffic. In mode TPROXY the proxy has to be root.
-fn adjust_users(pod: &mut Pod, original: &Pod, proxy: &ProxyConfig) {
-    let context = original.container(PROXY).and_then(|container| container.get("securityContext")?.as_object());
+fn adjust_users(pod: &mut Pod, own: Option<&Container>, proxy: &ProxyConfig) {
+    let context = own.and_then(|container| container.get("securityContext")?.as_object());
     let said = |key: &str| context.and_then(|context| context.get(key)).filter(|value| !value.is_null()).cloned();
     let (user, group) = (said("runAsUser"), said("runAsGroup"));
     if user.is_none() && group.is_none() {

@@ -17,18 +17,12 @@ const NETWORK_LABEL: &str = "topology.istio.io/network";
 pub(super) fn rewrite(
     config: &Config,
     original: &Pod,
+    namespace: &str,
     owner: &Owner,
     mut variables: BTreeMap<String, String>,
 ) -> Result<Pod, InjectError> {
     annotations::check(original)?;
-    let proxy = match original.annotation("proxy.istio.io/config") {
-        None => config.mesh.default_config.clone(),
-        Some(text) => config.proxy_config(text).map_err(|why| InjectError::Annotation {
-            name: "proxy.istio.io/config",
-            value: text.to_owned(),
-            why,
-        })?,
-    };
+    let proxy = config.proxy_config(original, namespace)?;
     locate(config, original, &mut variables);
     let (merged, injected) = lay_templates(config, original, owner, &proxy)?;
     let mut pod = overrides::reapply(merged, original, &injected, &proxy)?;

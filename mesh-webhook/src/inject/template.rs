@@ -19,6 +19,9 @@ use super::{Config, Owner};
 
 /// The name of the template's main part.
 const MAIN: &str = "inject";
+/// All rounds of all loops together. A pod that etcd takes has fewer things in it; but where a list should be there may be a
+/// number, and a loop over that counts up to it.
+const MAX_ROUNDS: u64 = 50_000;
 /// The user and group of the proxy; the interception rules know it by them.
 const PROXY_ID: i64 = 1337;
 
@@ -44,7 +47,8 @@ impl std::fmt::Debug for Template {
 
 impl Template {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let template = gotmpl::Template::new(MAIN).funcs(functions::all()).parse(text).map_err(|e| e.to_string())?;
+        let template = gotmpl::Template::new(MAIN).funcs(functions::all()).max_range_iters(MAX_ROUNDS);
+        let template = template.parse(text).map_err(|e| e.to_string())?;
         Ok(Self(Arc::new(fields::as_in_json(template))))
     }
 

@@ -97,12 +97,25 @@ fn what_the_user_says_of_the_proxy_wins() {
             (&json!("ghcr.io/mesh-rs/mesh-agent:latest"), &json!(4000))
         );
         assert_eq!(proxy["securityContext"]["runAsGroup"], 1337);
+        let kept = got["metadata"]["annotations"]["proxy.istio.io/overrides"].as_str().unwrap();
+        let own = r#"{"name":"istio-proxy","env":[{"name":"TRUST_DOMAIN","value":"own"}],"resources":{},"securityContext":{"runAsUser":4000}}"#;
+        assert!(kept.contains(own), "{kept}");
         assert_eq!(env(&got, "TRUST_DOMAIN").as_deref(), Some("own"));
         // The rules spare the user that the proxy now runs as.
         let setup = Pod::read(got.clone()).unwrap().container("istio-init").unwrap()["args"].to_string();
         assert!(setup.contains(r#""-u","4000""#), "{setup}");
         assert_eq!(inject(&injector, got.clone()).unwrap(), got, "twice is once");
     }
+}
+
+#[test]
+fn a_proxy_of_another_user_is_root_where_it_intercepts_transparently() {
+    let mut written = pod(json!({"sidecar.istio.io/interceptionMode": "TPROXY"}));
+    written["spec"]["containers"] =
+        json!([{"name": "istio-proxy", "securityContext": {"runAsUser": 4000}}, {"name": "app"}]);
+    let got = injected(written);
+    assert_eq!(proxy(&got)["securityContext"]["runAsUser"], 0);
+    assert_eq!(injected(got.clone()), got, "twice is once");
 }
 
 #[test]
@@ -119,6 +132,85 @@ fn a_gateway_is_a_pod_with_the_gateway_template() {
         json!([{"containerPort": 15090, "name": "http-envoy-prom", "protocol": "TCP"}, {"containerPort": 8080}])
     );
     assert_eq!(got.pointer("/spec/securityContext/sysctls/0/value"), Some(&json!("0")));
+}
+
+#[test]
+fn the_control_plane_is_never_in_its_own_way() {
+    let mut own = pod(json!({"sidecar.istio.io/inject": "true", "sidecar.istio.io/interceptionMode": "nonsense"}));
+    own["metadata"]["labels"] = json!({"app": "istiod"});
+    let injector = Injector::new(Config::default());
+    let inject = |namespace: &str| injector.inject(own.clone(), namespace, None, BTreeMap::new());
+    assert_eq!(inject("istio-system").unwrap(), Outcome::Skipped(Decision::ControlPlane));
+    assert!(inject("shop").is_err());
+}
+
+fn proxy_config(namespace: &str, name: &str, spec: Value) -> std::sync::Arc<mesh_api::networking::ProxyConfig> {
+    let metadata = json!({"namespace": namespace, "name": name});
+    let object =
+        json!({"apiVersion": "networking.istio.io/v1beta1", "kind": "ProxyConfig", "metadata": metadata, "spec": spec});
+    std::sync::Arc::new(serde_json::from_value(object).unwrap())
+}
+
+#[test]
+fn proxy_configs_lie_over_the_mesh() {
+    let variables = |value: &str| json!({"WHOSE": value, value: "here"});
+    let with = |selector: Value, spec: Value| {
+        let mut spec = spec;
+        spec["selector"] = json!({"matchLabels": selector});
+        spec
+    };
+    let all = [
+        proxy_config("istio-system", "mesh", json!({"concurrency": 1, "environmentVariables": variables("MESH")})),
+        proxy_config("shop", "a", json!({"concurrency": 2, "environmentVariables": variables("NAMESPACE")})),
+        proxy_config("shop", "b", json!({"concurrency": 9})),
+        proxy_config(
+            "shop",
+            "c",
+            with(
+                json!({"app": "cart"}),
+                json!({"image": {"imageType": "debug"}, "environmentVariables": variables("WORKLOAD")}),
+            ),
+        ),
+        proxy_config("shop", "d", with(json!({}), json!({"concurrency": 8}))),
+    ];
+    let injector = injector(Value::Null, |config| config.proxy_configs = ProxyConfigs::new("istio-system", all));
+    let annotation = "{concurrency: 4, proxyMetadata: {WHOSE: POD, POD: here}}";
+    for (namespace, app, annotation, whose, concurrency, also) in [
+        ("other", "cart", None, "MESH", "1", &["MESH"][..]),
+        ("istio-system", "cart", None, "MESH", "1", &["MESH"]),
+        ("shop", "other", None, "NAMESPACE", "2", &["MESH", "NAMESPACE"]),
+        ("shop", "other", Some(annotation), "POD", "4", &["MESH", "NAMESPACE", "POD"]),
+        ("shop", "cart", Some(annotation), "WORKLOAD", "4", &["MESH", "NAMESPACE", "POD", "WORKLOAD"]),
+    ] {
+        let mut written = pod(annotation.map_or(json!({}), |text| json!({"proxy.istio.io/config": text})));
+        written["metadata"]["labels"] = json!({"app": app});
+        let got = match injector.inject(written, namespace, None, BTreeMap::new()).unwrap() {
+            Outcome::Injected(pod) => pod,
+            Outcome::Skipped(decision) => panic!("{decision}"),
+        };
+        assert_eq!(env(&got, "WHOSE").as_deref(), Some(whose), "{namespace}/{app}");
+        assert!(also.iter().all(|name| env(&got, name).as_deref() == Some("here")), "{namespace}/{app}: {also:?}");
+        let args = proxy(&got)["args"].to_string() + &env(&got, "PROXY_CONFIG").unwrap_or_default();
+        assert!(args.contains(concurrency), "{args}");
+        assert_eq!(proxy(&got)["image"].as_str().unwrap().ends_with("-debug"), whose == "WORKLOAD");
+    }
+}
+
+#[test]
+fn the_jobs_of_a_cron_job_bear_its_labels() {
+    let template = json!({"metadata": {"labels": {"own": "kept"}}, "spec": {"containers": [{"name": "app"}]}});
+    let mut document = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "nightly"},
+                              "spec": {"jobTemplate": {"metadata": {"labels": {"app": "n"}}, "spec": {"template": template}}}});
+    let injector = Injector::new(Config::default());
+    assert_eq!(injector.inject_document(&mut document).unwrap(), []);
+    let job = &document["spec"]["jobTemplate"];
+    assert_eq!(job["metadata"]["labels"]["service.istio.io/canonical-name"], "n");
+    assert!(job["metadata"]["annotations"]["sidecar.istio.io/status"].is_string());
+    assert_eq!(job["spec"]["template"]["metadata"], template["metadata"]);
+    assert_eq!(names(&job["spec"]["template"], "containers"), ["app", "istio-proxy"]);
+    let once = document.clone();
+    injector.inject_document(&mut document).unwrap();
+    assert_eq!(document, once, "twice is once");
 }
 
 #[test]
@@ -238,11 +330,13 @@ fn a_review_is_answered_with_a_patch() {
     for (object, code) in [
         (json!("pod"), 400),
         (json!({"spec": {"containers": {}}}), 400),
+        (json!({"spec": {"containers": [{"name": "app", "ports": 2_969_140_632_976_830_543_i64}]}}), 422),
         (pod(json!({"sidecar.istio.io/interceptionMode": "ALL"})), 422),
     ] {
         let response = injector.admit(&Request { object, ..request.clone() }, "");
         assert_eq!(response.status.map(|status| status.code), Some(code));
     }
     let system = Request { namespace: "kube-system".to_owned(), object: pod(json!({})), ..Request::default() };
-    assert_eq!(injector.admit(&system, ""), Response::allow());
+    let response = injector.admit(&system, "");
+    assert_eq!((response.allowed, response.patch, response.outcome), (true, None, Counted::NotInjected));
 }

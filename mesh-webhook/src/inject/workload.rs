@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Decision, InjectError, Injector, Outcome, Owner};
 
@@ -20,6 +20,11 @@ const WORKLOADS: [(&str, &str, &str); 10] = [
     // As OpenShift had it before groups.
     ("", "DeploymentConfig", "/spec/template"),
 ];
+
+/// Whose metadata count as the pod's: of a CronJob, as in Istio, those of the Job that it makes.
+fn bears_metadata<'a>(kind: &str, template: &'a str) -> &'a str {
+    if kind == "CronJob" { "/spec/jobTemplate" } else { template }
+}
 
 /// A workload that got no proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,20 +51,41 @@ impl Injector {
         }
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         let known = WORKLOADS.iter().find(|(of, name, _)| (*of, *name) == (group, kind.as_str()));
-        let Some((_, _, place)) = known else { return Ok(Vec::new()) };
+        let Some(&(_, _, place)) = known else { return Ok(Vec::new()) };
         let metadata = |key: &str| {
             document.pointer(&format!("/metadata/{key}")).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
         let workload = Owner { api_version, namespace: metadata("namespace"), name: metadata("name"), kind };
         let missing = || InjectError::Malformed(format!("{} {} has no pod template", workload.kind, workload.name));
-        let template = document.pointer_mut(place).ok_or_else(missing)?;
+        let mut pod = document.pointer(place).cloned().ok_or_else(missing)?;
+        let of_metadata = bears_metadata(&workload.kind, place);
+        if of_metadata != place {
+            let metadata = document.pointer(of_metadata).and_then(|bearer| bearer.get("metadata")).cloned();
+            pod = json!({"metadata": metadata, "spec": pod.get("spec")});
+        }
         // A pod's owner may be another than itself.
         let owner = Some(&workload).filter(|_| !place.is_empty());
-        match self.inject(template.clone(), &workload.namespace, owner, BTreeMap::new())? {
-            Outcome::Injected(injected) => *template = injected,
+        let mut injected = match self.inject(pod, &workload.namespace, owner, BTreeMap::new())? {
+            Outcome::Injected(injected) => injected,
             Outcome::Skipped(decision) => return Ok(vec![Skipped { workload, decision }]),
+        };
+        if of_metadata != place
+            && let Some(bearer) = document.pointer_mut(of_metadata)
+        {
+            hand_over("metadata", &mut injected, bearer);
+            if let Some(template) = document.pointer_mut(place) {
+                hand_over("spec", &mut injected, template);
+            }
+        } else if let Some(template) = document.pointer_mut(place) {
+            *template = injected;
         }
         Ok(Vec::new())
+    }
+}
+
+fn hand_over(key: &str, from: &mut Value, to: &mut Value) {
+    if let (Some(value), Value::Object(fields)) = (from.get_mut(key).map(Value::take), to) {
+        fields.insert(key.to_owned(), value);
     }
 }
 

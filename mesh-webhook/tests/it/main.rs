@@ -2,6 +2,7 @@
 
 // Clippy takes only functions marked as tests for tests; the helpers here are as well.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
+#![allow(clippy::disallowed_methods, reason = "tests are told by the environment where the corpus is, and run servers")]
 
 #[path = "../../../mesh-api/tests/it/corpus.rs"]
 mod corpus;
@@ -9,3 +10,5 @@ mod decisions;
 mod facts;
 mod inject;
 mod reviews;
+#[cfg(feature = "server")]
+mod server;

@@ -7,20 +7,36 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use mesh_webhook::{Config, Injector, MAX_BODY, Webhook};
+use mesh_webhook::review::Review;
+use mesh_webhook::{Config, Injector, MAX_BODY, Validator, Webhook};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use serde_json::{Value, json};
 
 /// How many mutilated reviews are answered.
-const FUZZED: u32 = 10_000;
+pub(crate) const FUZZED: u32 = 10_000;
 
-fn hook() -> Webhook {
-    Webhook::new().route("/inject", Injector::new(Config::default()))
+pub(crate) fn hook() -> Webhook {
+    Webhook::new().route("/inject", Injector::new(Config::default())).route("/validate", Validator::new())
 }
 
-fn review() -> Value {
+/// A review of an Istio object.
+pub(crate) fn validation() -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {"uid": "7", "operation": "CREATE", "namespace": "shop", "object": {
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "cart"},
+            "spec": {"hosts": ["cart"], "gateways": ["mesh", "shop/front"], "http": [{
+                "match": [{"uri": {"prefix": "/a"}, "headers": {"x": {"exact": "y"}}}],
+                "timeout": "5s", "retries": {"attempts": 3, "perTryTimeout": "1s"},
+                "route": [{"destination": {"host": "cart", "subset": "v1", "port": {"number": 80}}, "weight": 10}]}]}}},
+    })
+}
+
+/// A review of a pod.
+pub(crate) fn review() -> Value {
     json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -91,32 +107,41 @@ fn junk() -> impl Strategy<Value = Value> {
     })
 }
 
-#[test]
-fn whatever_comes_is_answered() {
-    let hook = hook();
+/// Mutilated reviews, some cut off, each with its path.
+pub(crate) fn mutilated() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
+    let mutations = prop::collection::vec((any::<Index>(), junk()), 0..4);
+    let cut = prop::option::weighted(0.1, any::<Index>());
+    (prop::bool::weighted(0.7), mutations, cut).prop_map(|(inject, mutations, cut)| {
+        let (path, mut review) = if inject { ("/inject", review()) } else { ("/validate", validation()) };
+        for (at, junk) in mutations {
+            let mut at = at.index(count(&review));
+            replace(&mut review, &mut at, &junk);
+        }
+        let mut body = review.to_string().into_bytes();
+        if let Some(cut) = cut {
+            body.truncate(cut.index(body.len()));
+        }
+        (path, body)
+    })
+}
+
+/// Answers mutilated reviews; whatever comes, there is an answer, and a patch fits the object.
+pub(crate) fn answer_all(mut answer: impl FnMut(&str, &[u8]) -> Review) {
     let mut runner = TestRunner::new(Cases { cases: FUZZED, failure_persistence: None, ..Cases::default() });
-    let strategy = (prop::collection::vec((any::<Index>(), junk()), 0..4), prop::option::weighted(0.1, any::<Index>()));
     let seen = RefCell::new((0, 0));
+    let answer = RefCell::new(&mut answer);
     runner
-        .run(&strategy, |(mutations, cut)| {
-            let mut review = review();
-            for (at, junk) in mutations {
-                let mut at = at.index(count(&review));
-                replace(&mut review, &mut at, &junk);
-            }
-            let mut body = review.to_string().into_bytes();
-            if let Some(cut) = cut {
-                body.truncate(cut.index(body.len()));
-            }
-            let response = hook.answer("/inject", &body).unwrap().response.unwrap();
-            prop_assert!(response.allowed || response.status.is_some_and(|status| !status.message.is_empty()));
+        .run(&mutilated(), |(path, body)| {
+            let response = (answer.borrow_mut())(path, &body).response;
+            let Some(response) = response else { return Err(TestCaseError::fail("no answer")) };
             let mut seen = seen.borrow_mut();
             if let Some(patch) = response.patch {
                 let patch: json_patch::Patch = serde_json::from_slice(&BASE64_STANDARD.decode(patch).unwrap()).unwrap();
-                let mut object = review["request"]["object"].clone();
+                let mut object = serde_json::from_slice::<Value>(&body).unwrap()["request"]["object"].clone();
                 prop_assert!(json_patch::patch(&mut object, &patch).is_ok());
                 seen.0 += 1;
             } else if !response.allowed {
+                prop_assert!(response.status.is_some_and(|status| !status.message.is_empty()));
                 seen.1 += 1;
             }
             Ok(())
@@ -124,6 +149,14 @@ fn whatever_comes_is_answered() {
         .unwrap();
     let (patched, refused) = *seen.borrow();
     assert!(patched > FUZZED / 10 && refused > FUZZED / 10, "{patched} patched, {refused} refused: too one-sided");
+}
+
+// With the server, the same is asked over a socket.
+#[cfg(not(feature = "server"))]
+#[test]
+fn whatever_comes_is_answered() {
+    let hook = hook();
+    answer_all(|path, body| hook.answer(path, body).unwrap());
 }
 
 #[tokio::test]
@@ -140,6 +173,11 @@ async fn requests_that_are_no_reviews() {
     assert_eq!(send("POST", "/inject", "text/yaml", body()).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(send("POST", "/injected", json, body()).await.0, StatusCode::NOT_FOUND);
     assert_eq!(send("POST", "/inject", json, vec![b' '; MAX_BODY + 1]).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let (_, answer) = send("POST", "/inject", json, br#"{"request": {"uid": "9"}}"#.to_vec()).await;
+    assert!(
+        std::str::from_utf8(&answer).unwrap().contains(r#""uid":"9""#),
+        "even then it is known which one was asked"
+    );
     for body in ["", "{", "[]", "{}", r#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}"#] {
         let (status, answer) = send("POST", "/inject", json, body.into()).await;
         let answer: Value = serde_json::from_slice(&answer).unwrap();
