@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use mesh_api::{Diagnostic, Kind};
+use mesh_webhook::server::Server as WebhookServer;
 use mesh_xds::model::Settings;
 use mesh_xds::server::{self, Backend, Caller, Counts, Server};
 use mesh_xds::{Builder, Class, Proxy, ResourceSet, TypeUrl};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::identity::{Acceptor, Identity};
 use crate::source::Source;
 use crate::store::{self, Debounce, Problems, Published, Store};
+use crate::webhooks::Webhooks;
 
 /// A control plane whose ports are open.
 ///
@@ -44,6 +46,7 @@ pub struct ControlPlane {
     stop: CancellationToken,
     xds: Option<TcpListener>,
     secure: Option<(TcpListener, Arc<Acceptor>)>,
+    webhooks: Option<(TcpListener, WebhookServer)>,
     http: Vec<TcpListener>,
     addresses: Addresses,
     ca_metrics: mesh_ca::server::Metrics,
@@ -59,6 +62,7 @@ pub struct ControlPlaneBuilder {
     identity: Option<Identity>,
     xds: Option<SocketAddr>,
     secure: Option<SocketAddr>,
+    webhooks: Option<Webhooks>,
     http: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
 }
@@ -72,6 +76,8 @@ pub struct Addresses {
     /// xDS and certificates over TLS, istiod's 15012.
     #[serde(rename = "secureGrpc")]
     pub secure_grpc: Option<SocketAddr>,
+    /// Webhooks over HTTPS, istiod's 15017.
+    pub https: Option<SocketAddr>,
     /// `/ready` and `/debug/…`, istiod's 8080.
     pub http: Option<SocketAddr>,
     /// `/metrics`, istiod's 15014.
@@ -90,6 +96,7 @@ impl ControlPlane {
             identity: None,
             xds: None,
             secure: None,
+            webhooks: None,
             http: None,
             metrics: None,
         }
@@ -130,7 +137,7 @@ impl ControlPlane {
     /// # Errors
     /// When a listener fails for good.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { store, server, stop, xds, secure, http, .. } = self;
+        let Self { store, server, stop, xds, secure, webhooks, http, .. } = self;
         let mut ready = store.synced();
         // The pages stay until the streams have ended: `/ready` says no meanwhile.
         let drained = CancellationToken::new();
@@ -153,7 +160,13 @@ impl ControlPlane {
                         None => Ok(()),
                     }
                 };
-                tokio::try_join!(plaintext, encrypted)?;
+                let admission = async {
+                    match webhooks {
+                        Some((listener, webhooks)) => webhooks.serve(listener, stop.cancelled()).await,
+                        None => Ok(()),
+                    }
+                };
+                tokio::try_join!(plaintext, encrypted, admission)?;
             }
             stop.cancelled().await;
             drained.cancel();
@@ -234,6 +247,13 @@ impl ControlPlaneBuilder {
         self
     }
 
+    /// Serves injection and validation over HTTPS. Calls are answered when streams are: who asks earlier waits.
+    #[must_use]
+    pub fn serve_webhooks(mut self, webhooks: Webhooks) -> Self {
+        self.webhooks = Some(webhooks);
+        self
+    }
+
     /// Serves `/ready` and `/debug/…`.
     #[must_use]
     pub fn serve_http(mut self, address: SocketAddr) -> Self {
@@ -262,11 +282,17 @@ impl ControlPlaneBuilder {
         }
         let xds = bind(self.xds).await?;
         let secure = bind(self.secure.filter(|_| self.identity.is_some())).await?;
+        let https = bind(self.webhooks.as_ref().map(|webhooks| webhooks.address)).await?;
         let http = bind(self.http).await?;
         let metrics = bind(self.metrics).await?;
         let at = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
-        let addresses =
-            Addresses { grpc: at(&xds)?, secure_grpc: at(&secure)?, http: at(&http)?, monitoring: at(&metrics)? };
+        let addresses = Addresses {
+            grpc: at(&xds)?,
+            secure_grpc: at(&secure)?,
+            https: at(&https)?,
+            http: at(&http)?,
+            monitoring: at(&metrics)?,
+        };
         let stop = CancellationToken::new();
         let mesh = Mesh {
             states: store.snapshots(),
@@ -283,11 +309,18 @@ impl ControlPlaneBuilder {
         }
         let server = server.build();
         server.metrics().register(|registry| ca_metrics.register(registry));
+        let webhooks = https.zip(self.webhooks).map(|(listener, webhooks)| {
+            let certificate = webhooks.certificate.clone();
+            (listener, WebhookServer::new(webhooks.hook(store.snapshots()), certificate))
+        });
+        if let Some((_, webhooks)) = &webhooks {
+            server.metrics().register(|registry| webhooks.metrics().register(registry));
+        }
         let secure = secure
             .zip(self.identity)
             .map(|(listener, identity)| (listener, Arc::new(Acceptor::new(identity.authority, identity.hosts))));
         let http = http.into_iter().chain(metrics).collect();
-        Ok(ControlPlane { store, server, stop, xds, secure, http, addresses, ca_metrics })
+        Ok(ControlPlane { store, server, stop, xds, secure, webhooks, http, addresses, ca_metrics })
     }
 
     /// [`bind`](Self::bind) and [`run_until`](ControlPlane::run_until) in one.

@@ -21,9 +21,11 @@ pub mod operator;
 mod retry;
 pub mod source;
 pub mod store;
+pub mod webhooks;
 pub use mesh_api::yaml;
 
 pub use control_plane::ControlPlane;
 pub use identity::Identity;
 pub use source::Source;
 pub use store::Store;
+pub use webhooks::Webhooks;

@@ -1,5 +1,6 @@
-//! The mesh's settings in a cluster: the ConfigMap `istio` in the root namespace, with MeshConfig as YAML under `mesh` and
-//! MeshNetworks under `meshNetworks`. The control plane of a revision has its own, `istio-REVISION`.
+//! The ConfigMaps that the control plane is set up with, in the root namespace: `istio`, with MeshConfig as YAML under `mesh` and
+//! MeshNetworks under `meshNetworks`, and `istio-sidecar-injector`. The control plane of a revision has its own,
+//! `istio-REVISION` and so on.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +24,12 @@ impl MeshConfigMap {
     /// The ConfigMap of a revision (empty or `default` for the cluster's main one). Nothing is asked before the first
     /// call of [`next`](Self::next).
     pub fn new(client: Client, namespace: &str, revision: &str) -> Self {
-        let name = name(revision);
-        let events = watcher::watch_object(Api::namespaced(client, namespace), &name).boxed();
+        Self::named(client, namespace, &of_revision("istio", revision))
+    }
+
+    /// Another ConfigMap, by its full name.
+    pub fn named(client: Client, namespace: &str, name: &str) -> Self {
+        let events = watcher::watch_object(Api::namespaced(client, namespace), name).boxed();
         let name = format!("ConfigMap {namespace}/{name}");
         Self { retry: Retry::new(name.clone()), name, events }
     }
@@ -51,10 +56,11 @@ impl MeshConfigMap {
     }
 }
 
-fn name(revision: &str) -> String {
+/// The name of a ConfigMap for a revision; `default` has none of its own.
+pub(crate) fn of_revision(name: &str, revision: &str) -> String {
     match revision {
-        "" | "default" => "istio".to_owned(),
-        revision => format!("istio-{revision}"),
+        "" | "default" => name.to_owned(),
+        revision => format!("{name}-{revision}"),
     }
 }
 
@@ -62,7 +68,7 @@ fn name(revision: &str) -> String {
 mod tests {
     #[test]
     fn each_revision_has_its_own() {
-        let names = ["", "default", "1-31"].map(super::name);
+        let names = ["", "default", "1-31"].map(|revision| super::of_revision("istio", revision));
         assert_eq!(names, ["istio", "istio", "istio-1-31"]);
     }
 }

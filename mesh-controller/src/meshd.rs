@@ -1,6 +1,7 @@
 //! `meshd`: the control plane as a process. Flags become a [`ControlPlane`]; signals end it. Nothing else is decided here.
 
 mod identity;
+mod webhooks;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -69,13 +70,15 @@ struct Meshd {
     secure_grpc_addr: Option<SocketAddr>,
     #[command(flatten)]
     identity: identity::IdentityFlags,
+    #[command(flatten)]
+    webhooks: webhooks::WebhookFlags,
     /// Where /ready and /debug are served
     #[arg(long, alias = "httpAddr", default_value = ":8080", value_parser = address, value_name = "[HOST]:PORT")]
     http_addr: SocketAddr,
     /// Where /metrics is served
     #[arg(long, alias = "monitoringAddr", default_value = ":15014", value_parser = address, value_name = "[HOST]:PORT")]
     monitoring_addr: SocketAddr,
-    /// Write one line of JSON with the bound addresses to standard output once ready: {"grpc", "secureGrpc", "http", "monitoring"}
+    /// Write one line of JSON with the bound addresses to standard output once ready: {"grpc", "secureGrpc", "https", "http", "monitoring"}
     #[arg(long)]
     print_addrs: bool,
     /// Changes that follow one another within this time are published together
@@ -147,8 +150,16 @@ impl Meshd {
             };
             let authority = identity.authority.clone();
             let keep_trust = self.keep_trust(cluster.clone(), authority.clone(), follow_settings.clone());
-            let control_plane =
-                self.control_plane(settings, follow_settings, cluster, clients).identity(identity).bind().await?;
+            let serving = webhooks::Serving::new(&self, &identity, cluster.clone());
+            let (webhooks, following) = tokio::select! {
+                started = serving.start() => started,
+                () = &mut shutdown => return Ok(()),
+            };
+            let mut control_plane = self.control_plane(settings, follow_settings, cluster, clients).identity(identity);
+            if let Some(webhooks) = webhooks {
+                control_plane = control_plane.serve_webhooks(webhooks);
+            }
+            let control_plane = control_plane.bind().await?;
             let (addresses, mut ready) = (control_plane.addresses(), control_plane.ready());
             let announce = async {
                 if ready.wait_for(|ready| *ready).await.is_ok() {
@@ -167,6 +178,7 @@ impl Meshd {
                     ended = control_plane.run_until(shutdown) => ended,
                     never = kept.follow(&authority, &metrics) => match never {},
                     never = keep_trust => match never {},
+                    never = following => match never {},
                     never = follow(origin, told, new_settings) => match never {},
                 }
             };

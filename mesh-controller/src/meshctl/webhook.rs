@@ -2,17 +2,21 @@
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use mesh_api::Object;
 use mesh_api::mesh::MeshConfig;
-use mesh_webhook::Webhook as Hook;
-use mesh_webhook::inject::{Config, Injector};
+use mesh_webhook::inject::{Config, Injector, ProxyConfigs};
+use mesh_webhook::{Admit, Validator, Webhook as Hook};
+use mesh_xds::{Change, Snapshot};
 
 use super::inject::Injection;
-use crate::cli::{Verdict, complain};
+use crate::cli::{MeshFlags, Verdict, complain};
+use crate::mesh_config::of_revision;
 use crate::source::{Event, files};
+use crate::webhooks::{self, CONFIG_MAP};
 
 /// Answers an AdmissionReview from standard input
 #[derive(Args, Clone, Debug)]
@@ -25,11 +29,13 @@ pub(super) struct Webhook {
 enum Which {
     /// Whether and how a pod is injected
     Inject(Inject),
+    /// Whether an object may be stored
+    Validate(Validate),
 }
 
 #[derive(Args, Clone, Debug)]
 struct Inject {
-    /// Objects that the webhook would look up: the ConfigMaps istio-sidecar-injector (config, values) and istio (mesh)
+    /// Objects that the webhook would look up: the ConfigMaps istio-sidecar-injector (config, values) and istio (mesh), ProxyConfigs
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     files: Vec<PathBuf>,
     /// The path that the review is sent to
@@ -39,16 +45,49 @@ struct Inject {
     injection: Injection,
 }
 
+#[derive(Args, Clone, Debug)]
+struct Validate {
+    /// Objects that are there already; without them the object is looked at by itself
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    files: Vec<PathBuf>,
+    /// The path that the review is sent to
+    #[arg(long, default_value = "/validate")]
+    path: String,
+    /// Refuse an object that is at odds with others, instead of warning
+    #[arg(long)]
+    deny_conflicts: bool,
+    #[command(flatten)]
+    mesh: MeshFlags,
+}
+
 impl Webhook {
     pub(super) fn run(&self) -> anyhow::Result<(String, Verdict)> {
-        let (hook, path) = match &self.hook {
-            Which::Inject(inject) => (Hook::new().route("/inject", inject.injector()?), &inject.path),
-        };
-        let mut body = Vec::new();
-        std::io::stdin().read_to_end(&mut body)?;
-        let answer = hook.answer(path, &body).with_context(|| format!("--path {path}: no webhook is there"))?;
-        Ok((format!("{:#}\n", serde_json::to_value(&answer)?), Verdict::Ok))
+        match &self.hook {
+            Which::Inject(inject) => answer("/inject", &inject.path, inject.injector()?),
+            Which::Validate(validate) => answer("/validate", &validate.path, validate.validator()?),
+        }
     }
+}
+
+fn answer(route: &str, path: &str, admit: impl Admit) -> anyhow::Result<(String, Verdict)> {
+    let mut body = Vec::new();
+    std::io::stdin().read_to_end(&mut body)?;
+    let answer = Hook::new().route(route, admit).answer(path, &body);
+    let answer = answer.with_context(|| format!("--path {path}: no webhook is there"))?;
+    Ok((format!("{:#}\n", serde_json::to_value(&answer)?), Verdict::Ok))
+}
+
+/// The objects of the files that could be read; what could not is said.
+fn objects(files: &[PathBuf]) -> Vec<Object> {
+    let mut objects = Vec::new();
+    for event in files::read(files.iter().cloned()) {
+        match event {
+            Event::Upsert { object, .. } => objects.push(object),
+            Event::Problems { problems, .. } => problems.iter().for_each(complain),
+            _ => {}
+        }
+    }
+    objects
 }
 
 impl Inject {
@@ -56,22 +95,16 @@ impl Inject {
     fn injector(&self) -> anyhow::Result<Injector> {
         let (settings, told) = self.injection.mesh.settings()?;
         told.iter().for_each(complain);
-        let mut maps = Vec::new();
-        for event in files::read(self.files.iter().cloned()) {
-            match event {
-                Event::Upsert { object: Object::ConfigMap(map), .. } => maps.push(map),
-                Event::Problems { problems, .. } => problems.iter().for_each(complain),
-                _ => {}
-            }
-        }
+        let objects = objects(&self.files);
+        let root = settings.root_namespace.as_str();
         let named = |name: &str| {
-            let name = match self.injection.revision.as_deref() {
-                None | Some("" | "default") => name.to_owned(),
-                Some(revision) => format!("{name}-{revision}"),
-            };
-            maps.iter().find(|map| {
-                map.metadata.name.as_ref() == Some(&name)
-                    && map.metadata.namespace.as_deref() == Some(settings.root_namespace.as_str())
+            let name = of_revision(name, self.injection.revision.as_deref().unwrap_or_default());
+            let maps = objects.iter().filter_map(|object| match object {
+                Object::ConfigMap(map) => Some(map),
+                _ => None,
+            });
+            maps.into_iter().find(|map| {
+                map.metadata.name.as_ref() == Some(&name) && map.metadata.namespace.as_deref() == Some(root)
             })
         };
         let mut mesh = MeshConfig::clone(&settings.mesh);
@@ -81,7 +114,26 @@ impl Inject {
             told.iter().for_each(complain);
             mesh = read;
         }
-        let data = named("istio-sidecar-injector").and_then(|map| map.data.clone()).unwrap_or_default();
-        Ok(self.injection.injector(Config::from_config_map(&data, mesh)))
+        let data = named(CONFIG_MAP).and_then(|map| map.data.clone()).unwrap_or_default();
+        let (mut config, told) = Config::from_config_map(&data, mesh);
+        let proxy_configs = objects.iter().filter_map(|object| match object {
+            Object::ProxyConfig(config) => Some(Arc::clone(config)),
+            _ => None,
+        });
+        config.proxy_configs = ProxyConfigs::new(root, proxy_configs);
+        Ok(self.injection.injector((config, told)))
+    }
+}
+
+impl Validate {
+    fn validator(&self) -> anyhow::Result<Validator> {
+        let (settings, told) = self.mesh.settings()?;
+        told.iter().for_each(complain);
+        if self.files.is_empty() {
+            return Ok(webhooks::validator());
+        }
+        let world = Snapshot::new(settings).apply(objects(&self.files).into_iter().map(Change::Upsert));
+        let deny = self.deny_conflicts;
+        Ok(webhooks::validator().also(move |object| webhooks::conflicts_of(&world, object, deny)))
     }
 }

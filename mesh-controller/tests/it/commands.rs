@@ -176,6 +176,7 @@ fn meshd_serves_a_folder_until_it_is_told_to_end() {
     let addresses: Value = serde_json::from_str(&line).unwrap();
     let address = |key: &str| addresses[key].as_str().unwrap();
     TcpStream::connect(address("grpc")).unwrap();
+    TcpStream::connect(address("https")).unwrap();
     assert!(get(address("http"), "/ready").starts_with("HTTP/1.1 200"));
     assert!(get(address("monitoring"), "/metrics").contains("pilot_services 1"));
     assert!(get(address("http"), "/debug/registryz").contains("details.default.svc.cluster.local"));
@@ -288,4 +289,28 @@ fn the_webhook_answers_reviews() {
     let out = meshctl_with_input(folder.path(), &args, "{}");
     let answer: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!((&answer["response"]["allowed"], &answer["response"]["status"]["code"]), (&json!(false), &json!(400)));
+}
+
+#[test]
+fn the_webhook_answers_reviews_of_istio_objects() {
+    let folder = folder();
+    let ask = |args: &[&str], host: &str, to: &str| -> Value {
+        let object = json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "v"},
+                            "spec": {"hosts": [host], "http": [{"route": [{"destination": {"host": to}}]}]}});
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "uid": "7", "operation": "CREATE", "namespace": "default", "object": object}});
+        let out = meshctl_with_input(folder.path(), &[&["webhook", "validate"], args].concat(), &review.to_string());
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+        serde_json::from_slice::<Value>(&out.stdout).unwrap()["response"].clone()
+    };
+    assert_eq!(ask(&[], "details", "elsewhere"), json!({"uid": "7", "allowed": true}));
+    let refused = ask(&[], "a..b", "details");
+    assert_eq!(refused["allowed"], false);
+    assert!(refused["status"]["message"].as_str().unwrap().contains("spec.hosts"), "{refused:#}");
+    let world = &["-f", "manifests"][..];
+    assert_eq!(ask(world, "details", "details"), json!({"uid": "7", "allowed": true}));
+    let warned = ask(world, "details", "elsewhere");
+    assert!(warned["allowed"] == true && warned["warnings"].to_string().contains("nothing serves"), "{warned:#}");
+    let denied = ask(&[world, &["--deny-conflicts"]].concat(), "details", "elsewhere");
+    assert!(denied["allowed"] == false && denied["status"].to_string().contains("nothing serves"), "{denied:#}");
 }

@@ -229,7 +229,8 @@ impl Cluster {
         let (group, version) = mesh_api::object::group_and_version(text(&object["apiVersion"]));
         let kind = text(&object["kind"]);
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        let cluster = ["CustomResourceDefinition", "MutatingWebhookConfiguration"].contains(&kind)
+        let cluster = kind == "CustomResourceDefinition"
+            || kind.ends_with("WebhookConfiguration")
             || Kind::find(group, kind).is_some_and(|kind| !kind.namespaced);
         match cluster {
             true => Api::all_with(self.client(), &resource),

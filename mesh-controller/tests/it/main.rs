@@ -23,3 +23,4 @@ mod pipeline;
 mod rights;
 mod samples;
 mod simulation;
+mod webhooks;

@@ -1,0 +1,214 @@
+//! The injector of this moment. What it is told is looked at when a pod comes, so nothing has to be followed: the settings
+//! of the mesh and the ProxyConfigs are those of the store's newest state, the ConfigMap is the newest of its source.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use imbl::OrdMap;
+use mesh_api::mesh::MeshConfig;
+use mesh_api::networking::ProxyConfig;
+use mesh_api::{Diagnostic, Object, ObjectRef};
+use mesh_webhook::inject::ProxyConfigs;
+use mesh_webhook::review::{Request, Response};
+use mesh_webhook::{Admit, Config, Injector};
+use mesh_xds::model::Settings;
+use tokio::sync::watch;
+
+use crate::mesh_config;
+use crate::store::{Published, tell};
+
+/// Istio's name of the ConfigMap with templates and values, for the control plane without a revision.
+pub(crate) const CONFIG_MAP: &str = "istio-sidecar-injector";
+
+/// The feature by which proxies become init containers that run on.
+const NATIVE_SIDECARS: &str = "ENABLE_NATIVE_SIDECARS";
+
+/// Where the ConfigMap `istio-sidecar-injector` is, with `config` and `values`.
+#[derive(Clone, Debug, Default)]
+pub enum InjectorConfig {
+    /// Among the objects of the store, in the root namespace.
+    #[default]
+    InStore,
+    /// Its data, from elsewhere: of a cluster's ConfigMaps, the store keeps only what is for TLS.
+    Followed(watch::Receiver<Arc<BTreeMap<String, String>>>),
+}
+
+/// All that an injector is made of.
+#[derive(Clone, PartialEq)]
+struct Inputs {
+    settings: Arc<Settings>,
+    data: Arc<BTreeMap<String, String>>,
+    proxy_configs: Vec<Arc<ProxyConfig>>,
+}
+
+/// An injector, and what it was made of.
+struct Made {
+    state: Arc<Published>,
+    inputs: Inputs,
+    config: Config,
+    injector: Arc<Injector>,
+    told: Vec<Diagnostic>,
+}
+
+/// Injects with what is in force when a pod comes.
+pub(super) struct Injection {
+    states: watch::Receiver<Arc<Published>>,
+    source: InjectorConfig,
+    revision: String,
+    made: Mutex<Option<Made>>,
+}
+
+impl Injection {
+    pub(super) fn new(states: watch::Receiver<Arc<Published>>, source: InjectorConfig, revision: String) -> Self {
+        Self { states, source, revision, made: Mutex::default() }
+    }
+
+    fn injector(&self) -> Arc<Injector> {
+        let state = self.states.borrow().clone();
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = made.take();
+        let data = match &self.source {
+            InjectorConfig::Followed(data) => Some(data.borrow().clone()),
+            InjectorConfig::InStore => None,
+        };
+        let same_state = before.as_ref().filter(|made| Arc::ptr_eq(&made.state, &state));
+        let inputs = match (same_state, data) {
+            (Some(made), None) => made.inputs.clone(),
+            (Some(made), Some(data)) => Inputs { data, ..made.inputs.clone() },
+            (None, data) => self.inputs(&state, data),
+        };
+        let new = self.make(state, inputs, before);
+        let injector = new.injector.clone();
+        *made = Some(new);
+        injector
+    }
+
+    fn inputs(&self, state: &Published, data: Option<Arc<BTreeMap<String, String>>>) -> Inputs {
+        let settings = state.snapshot.settings();
+        let data = data.unwrap_or_else(|| {
+            let name = mesh_config::of_revision(CONFIG_MAP, &self.revision);
+            let key = ObjectRef::new("ConfigMap", settings.root_namespace.clone(), name);
+            match state.objects.get(&key) {
+                Some(Object::ConfigMap(map)) => Arc::new(map.data.clone().unwrap_or_default()),
+                _ => Arc::default(),
+            }
+        });
+        Inputs { proxy_configs: proxy_configs(&state.objects), settings, data }
+    }
+
+    /// The injector for these inputs; templates are parsed again only if they may have changed.
+    fn make(&self, state: Arc<Published>, inputs: Inputs, before: Option<Made>) -> Made {
+        let before = match before {
+            Some(made) if made.inputs == inputs => return Made { state, ..made },
+            before => before,
+        };
+        let (mut config, told) = match before {
+            Some(made) if made.inputs.settings == inputs.settings && made.inputs.data == inputs.data => {
+                (made.config, made.told)
+            }
+            before => {
+                let (config, problems) = self.config(&inputs);
+                tell(before.iter().flat_map(|made| &made.told), &problems);
+                (config, problems)
+            }
+        };
+        let root = inputs.settings.root_namespace.as_str();
+        config.proxy_configs = ProxyConfigs::new(root, inputs.proxy_configs.iter().cloned());
+        Made { state, injector: Arc::new(Injector::new(config.clone())), inputs, config, told }
+    }
+
+    fn config(&self, inputs: &Inputs) -> (Config, Vec<Diagnostic>) {
+        let (mut config, told) = Config::from_config_map(&inputs.data, MeshConfig::clone(&inputs.settings.mesh));
+        if !self.revision.is_empty() {
+            config.revision.clone_from(&self.revision);
+        }
+        config.native_sidecars = inputs.settings.features.get(NATIVE_SIDECARS) == Some("true");
+        (config, told)
+    }
+}
+
+impl Admit for Injection {
+    fn admit(&self, request: &Request, path: &str) -> Response {
+        self.injector().admit(request, path)
+    }
+}
+
+/// The ProxyConfigs among objects.
+pub fn proxy_configs(objects: &OrdMap<ObjectRef, Object>) -> Vec<Arc<ProxyConfig>> {
+    let first = ObjectRef::new("ProxyConfig", "", "");
+    let of_kind = objects.range(first..).map(|(_, object)| object).map_while(|object| match object {
+        Object::ProxyConfig(config) => Some(config.clone()),
+        _ => None,
+    });
+    of_kind.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_api::{Name, document};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn published(texts: &str) -> Arc<Published> {
+        let parsed = document::parse(&Name::from("injection.yaml"), texts);
+        let mut state = Published::default();
+        for object in parsed.objects() {
+            state.objects.insert(object.object_ref(), object.clone());
+        }
+        Arc::new(state)
+    }
+
+    fn patch(injection: &Injection) -> String {
+        use base64::Engine;
+        let object: Value = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}});
+        let request = Request { namespace: "shop".to_owned(), object, ..Request::default() };
+        let patch = injection.admit(&request, "").patch.unwrap_or_default();
+        String::from_utf8(base64::prelude::BASE64_STANDARD.decode(patch).unwrap()).unwrap()
+    }
+
+    const PROXY_CONFIG: &str = "
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
+metadata: {name: p, namespace: shop}
+spec: {environmentVariables: {FROM_PROXY_CONFIG: yes-it-is}}
+---
+";
+
+    fn config_map(hub: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {CONFIG_MAP}, namespace: istio-system}}\n\
+             data: {{values: '{{\"global\": {{\"hub\": \"{hub}\"}}}}'}}\n---\n"
+        )
+    }
+
+    #[test]
+    fn what_is_in_force_counts() {
+        let (states, seen) = watch::channel(Arc::default());
+        let injection = Injection::new(seen, InjectorConfig::InStore, String::new());
+        assert!(patch(&injection).contains("ghcr.io/mesh-rs/"), "the defaults");
+        states.send_replace(published(&config_map("one.example")));
+        assert!(patch(&injection).contains("one.example/"));
+        states.send_replace(published(&(config_map("one.example") + PROXY_CONFIG)));
+        let patched = patch(&injection);
+        assert!(patched.contains("one.example/") && patched.contains("FROM_PROXY_CONFIG"), "{patched}");
+        states.send_replace(published(&config_map("two.example")));
+        let patched = patch(&injection);
+        assert!(patched.contains("two.example/") && !patched.contains("FROM_PROXY_CONFIG"), "{patched}");
+        let before = injection.injector();
+        assert!(Arc::ptr_eq(&before, &injection.injector()), "what has not changed is not made again");
+        states.send_replace(published(&config_map("two.example")));
+        assert!(Arc::ptr_eq(&before, &injection.injector()));
+    }
+
+    #[test]
+    fn a_clusters_config_map_is_followed() {
+        let (data, followed) = watch::channel(Arc::default());
+        let (_states, seen) = watch::channel(published(&config_map("folder.example")));
+        let injection = Injection::new(seen, InjectorConfig::Followed(followed), "canary".to_owned());
+        let patched = patch(&injection);
+        assert!(patched.contains("ghcr.io/mesh-rs/") && patched.contains("canary"), "{patched}");
+        data.send_replace(Arc::new([("config".to_owned(), "policy: disabled".to_owned())].into()));
+        assert_eq!(patch(&injection), "");
+    }
+}
