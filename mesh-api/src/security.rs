@@ -48,7 +48,7 @@ message! {
     /// let spec = PeerAuthenticationSpec {
     ///     selector: Some(details),
     ///     mtls: Some(mtls(MutualTlsMode::Strict)),
-    ///     port_level_mtls: [(9090, mtls(MutualTlsMode::Permissive))].into(),
+    ///     port_level_mtls: Some([(9090, mtls(MutualTlsMode::Permissive))].into()),
     ///     ..Default::default()
     /// };
     /// assert_eq!(document::one::<PeerAuthentication>(yaml)?.spec, spec);
@@ -80,12 +80,12 @@ message! {
         pub selector: Option<WorkloadSelector>,
         /// What they accept. Default: as the namespace's or the mesh's policy says.
         pub mtls: Option<MutualTls>,
-        /// What they accept on single ports, by the workload's port number. Needs a selector.
+        /// What they accept on single ports, by the workload's port number. Needs a selector, and may not be empty.
         #[schemars(with = "BTreeMap<String, MutualTls>")]
         #[schemars(extend("minProperties" = 1, "x-kubernetes-validations" = schema::rules(&[
             ("a port is between 1 and 65535", "self.all(key, 0 < int(key) && int(key) <= 65535)"),
         ])))]
-        pub port_level_mtls: BTreeMap<u32, MutualTls>,
+        pub port_level_mtls: Option<BTreeMap<u32, MutualTls>>,
     }
 }
 

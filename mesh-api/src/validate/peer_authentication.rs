@@ -9,14 +9,21 @@ use crate::security::PeerAuthenticationSpec;
 
 pub(super) fn check(at: &At<'_>, _: &ObjectMeta, spec: &PeerAuthenticationSpec) {
     let chooses = spec.selector.as_ref().is_some_and(|selector| !selector.match_labels.is_empty());
-    if !chooses && !spec.port_level_mtls.is_empty() {
-        at.field("portLevelMtls").error(
+    if let Some(ports) = &spec.port_level_mtls {
+        let at = at.field("portLevelMtls");
+        at.refuse(
+            !chooses && !ports.is_empty(),
             "MissingSelector",
             "mesh/namespace peer authentication cannot have port level mTLS; choose workloads with a selector",
         );
-    }
-    for port in spec.port_level_mtls.keys() {
-        at.field("portLevelMtls").field(&port.to_string()).check("InvalidPort", net::port(*port));
+        at.refuse(
+            ports.is_empty(),
+            "EmptyValue",
+            "port level mTLS, if defined, must have at least one element; name a port or remove the field",
+        );
+        for port in ports.keys() {
+            at.field(&port.to_string()).check("InvalidPort", net::port(*port));
+        }
     }
     selector(at, "selector", spec.selector.as_ref());
 }
@@ -33,6 +40,10 @@ mod tests {
         check::<PeerAuthentication>(&[
             (json!({}), &[]),
             (json!({"selector": {"matchLabels": {"app": "a"}}, "portLevelMtls": {"8080": {"mode": "STRICT"}}}), &[]),
+            (
+                json!({"selector": {"matchLabels": {"app": "a"}}, "portLevelMtls": {}}),
+                &["E spec.portLevelMtls: port level mTLS, if defined, must have at least one element"],
+            ),
             (json!({"portLevelMtls": {"8080": {}}}), &["E spec.portLevelMtls: mesh/namespace peer authentication"]),
             (
                 json!({"selector": {"matchLabels": {"app": "a"}}, "portLevelMtls": {"0": {}}}),

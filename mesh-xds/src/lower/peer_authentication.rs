@@ -21,7 +21,7 @@ pub(crate) fn lower(object: &Written) -> Lowered {
     let mut told = Told::about(&source);
     let spec = &object.spec;
     let selector = spec.selector.as_ref().map(|s| labels(Some(&s.match_labels))).unwrap_or_default();
-    if selector.is_empty() && !spec.port_level_mtls.is_empty() {
+    if selector.is_empty() && spec.port_level_mtls.as_ref().is_some_and(|ports| !ports.is_empty()) {
         told.error(
             "IgnoredField",
             "spec.portLevelMtls",
@@ -29,7 +29,7 @@ pub(crate) fn lower(object: &Written) -> Lowered {
         );
     }
     let mut ports = std::collections::BTreeMap::new();
-    for (port, mtls) in &spec.port_level_mtls {
+    for (port, mtls) in spec.port_level_mtls.iter().flatten() {
         match u16::try_from(*port) {
             Ok(number) if number > 0 => {
                 ports.insert(number, mode(mtls.mode));
