@@ -155,7 +155,26 @@ fn service_entry(name: &str, ports: usize, endpoints: usize) -> String {
     out
 }
 
-/// Istio's `ClusterGeneration/empty`, `RouteGeneration/gateways-shared` and `EndpointGeneration/1000/1`.
+/// 100 policies with rules of all sorts for one workload, as in Istio's benchmark.
+fn authorization_policies() -> String {
+    let mut out = String::from(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: app, namespace: default}\nspec: {clusterIP: 10.9.0.1, selector: {app: app}, \
+         ports: [{name: http, port: 80}, {name: tcp, port: 90}]}\n",
+    );
+    for i in 0..100 {
+        let _ = write!(
+            out,
+            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: policy-{i}, namespace: default}}\nspec:\n  \
+             rules:\n  - from:\n    - source:\n        principals: [cluster.local/ns/a/sa/account-{i}]\n        namespaces: [ns-{i}]\n    to:\n    \
+             - operation:\n        methods: [GET, HEAD]\n        paths: [/path-{i}/*]\n        hosts: [host-{i}.example]\n    when:\n    - key: \
+             request.headers[x-{i}]\n      values: [a, b*]\n"
+        );
+    }
+    out
+}
+
+/// Istio's `ClusterGeneration/empty`, `RouteGeneration/gateways-shared`, `EndpointGeneration/1000/1` and
+/// `ListenerGeneration/authorizationpolicy`.
 fn istio(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("istio");
     group.sample_size(20).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_secs(1));
@@ -216,6 +235,22 @@ fn istio(criterion: &mut Criterion) {
             builder
         };
         let build = |builder: Builder| (black_box(builder.build(&at, &sidecar, TypeUrl::Endpoint)), builder);
+        bencher.iter_batched(builder, build, BatchSize::PerIteration);
+    });
+
+    let at = snapshot(&authorization_policies());
+    let mut guarded = Proxy::sidecar("app.default", "default", IpAddr::V4(Ipv4Addr::new(11, 0, 0, 1)));
+    guarded.labels = [("app".into(), "app".into())].into_iter().collect();
+    let guarded = Arc::new(guarded);
+    let built: usize = Builder::default().build(&at, &guarded, TypeUrl::Listener).iter().map(|l| l.encoded_len()).sum();
+    assert!(built > 100_000, "{built} bytes are no listener with 100 policies");
+    group.bench_function("lds_100_authorization_policies", |bencher| {
+        let builder = || {
+            let builder = Builder::default();
+            mesh_scope(&builder, &at, &guarded);
+            builder
+        };
+        let build = |builder: Builder| (builder.build(&at, &guarded, TypeUrl::Listener), builder);
         bencher.iter_batched(builder, build, BatchSize::PerIteration);
     });
     group.finish();

@@ -2,6 +2,7 @@
 //!
 //! Every builder is a query: a small key, the view, nothing else. Every resource is encoded once, as soon as it is built.
 
+pub(crate) mod access;
 pub mod access_log;
 pub(crate) mod authn;
 pub mod cluster;

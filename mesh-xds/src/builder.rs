@@ -1,10 +1,13 @@
 //! The public face of the builders: a snapshot, a proxy and a type in; everything of that type that the proxy should have
 //! out. All proxies and all snapshots share one memo.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_api::Diagnostic;
+use mesh_api::types::Duration;
 
+use crate::build::access::{CompetingProviders, KeyProblems, ProviderProblems, WantedKeys};
 use crate::build::endpoints::{ClientEndpoints, SniDnatEndpoints};
 use crate::build::gateway::{AutoPassthrough, GatewayListeners, GatewayRoutes, GatewaySecrets, MergedGateway, Router};
 use crate::build::inbound::{InboundClusters, InboundListeners};
@@ -14,6 +17,7 @@ use crate::build::problems::WithoutCertificates;
 use crate::build::secrets::ClientSecrets;
 use crate::class::{Class, ClassOf};
 use crate::memo::{Memo, Query, Stats};
+use crate::model::request_authentication::KeySource;
 use crate::proxy::{Proxy, ProxyType};
 use crate::resource::{Resource, ResourceSet, TypeUrl};
 use crate::scope::DelegationProblems;
@@ -52,7 +56,17 @@ impl Builder {
 
     /// What is wrong between objects, whichever proxy looks at them. What is wrong with one object alone the snapshot says.
     pub fn problems(&self, snapshot: &Snapshot) -> Vec<Diagnostic> {
-        self.memo.with(snapshot, |view| (*view.get(&DelegationProblems)).clone())
+        self.memo.with(snapshot, |view| {
+            let mut out = (*view.get(&DelegationProblems)).clone();
+            out.extend(view.get(&ProviderProblems).iter().cloned());
+            out.extend(view.get(&KeyProblems).iter().cloned());
+            out
+        })
+    }
+
+    /// Where someone has to fetch keys for tokens, and how long a fetch may take. What comes of it is told by [`Change::Keys`](crate::Change::Keys).
+    pub fn wanted_keys(&self, snapshot: &Snapshot) -> Arc<BTreeMap<KeySource, Duration>> {
+        self.memo.with(snapshot, |view| view.get(&WantedKeys))
     }
 
     /// What could not be done for a proxy that may well be right for others: servers that its Gateways lose to each
@@ -61,6 +75,7 @@ impl Builder {
         self.memo.with(snapshot, |view| {
             let class = view.get(&ClassOf(proxy.clone()));
             let mut out = (*view.get(&WithoutCertificates(class.client.clone()))).clone();
+            out.extend(view.get(&CompetingProviders::of(&class.client)).iter().cloned());
             if class.client.kind == ProxyType::Router {
                 out.extend(view.get(&MergedGateway(Router::of(&class))).told.iter().cloned());
             }

@@ -273,6 +273,12 @@ impl Query for SelectorKeys {
         for (_, policy) in view.all(|s| &s.peer_authentications) {
             keys.extend(policy.selector.keys().cloned());
         }
+        for (_, policy) in view.all(|s| &s.authorization_policies) {
+            keys.extend(policy.attachment.keys());
+        }
+        for (_, policy) in view.all(|s| &s.request_authentications) {
+            keys.extend(policy.attachment.keys());
+        }
         for (_, vs) in view.all(|s| &s.virtual_services) {
             let http = vs.http.iter().flat_map(|r| r.matches.iter().map(|m| &m.source));
             let tls = vs.tls.iter().flat_map(|r| r.matches.iter().map(|m| &m.source));

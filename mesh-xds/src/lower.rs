@@ -3,14 +3,19 @@
 //! Lowering is a pure function of the object and the settings that never change (the domain). It knows no other object:
 //! whatever joins objects is a query. What it can't use it reports; everything else of the object stays in force.
 
+mod attachment;
+pub(crate) mod authorization_policy;
 pub(crate) mod destination_rule;
 pub(crate) mod gateway;
 pub(crate) mod ingress;
 pub(crate) mod peer_authentication;
+pub(crate) mod reference_grant;
+pub(crate) mod request_authentication;
 pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod service_entry;
 pub(crate) mod sidecar;
+pub(crate) mod tls;
 pub(crate) mod virtual_service;
 pub(crate) mod workload;
 
@@ -46,6 +51,9 @@ pub(crate) fn object(object: &Object, settings: &Arc<Settings>) -> Lowered {
         Object::ServiceEntry(o) => service_entry::service_entry(o),
         Object::WorkloadEntry(o) => workload::workload_entry(o),
         Object::DestinationRule(o) => destination_rule::lower(o, settings),
+        Object::AuthorizationPolicy(o) => authorization_policy::lower(o),
+        Object::ReferenceGrant(o) => reference_grant::reference_grant(o),
+        Object::RequestAuthentication(o) => request_authentication::lower(o),
         Object::PeerAuthentication(o) => peer_authentication::lower(o),
         Object::Sidecar(o) => sidecar::sidecar(o, settings),
         Object::Gateway(o) => gateway::gateway(o),

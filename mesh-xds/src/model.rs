@@ -3,12 +3,16 @@
 //! Nothing here knows Envoy, and nothing here knows YAML. Rows are compared on every write, so they hold nothing that
 //! does not matter (no status, no managed fields, no annotations that nobody reads).
 
+pub mod attachment;
+pub mod authorization_policy;
 pub mod destination_rule;
 pub mod endpoint;
 pub mod gateway;
 pub mod ingress;
 pub mod keys;
 pub mod peer_authentication;
+pub mod reference_grant;
+pub mod request_authentication;
 pub mod secret;
 pub mod service;
 pub mod settings;

@@ -11,6 +11,7 @@ use mesh_api::Name;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
+pub(crate) use canonical::pack;
 pub(crate) use wire::Writer;
 
 /// The xDS types we serve, in the order in which they are pushed (make before break).

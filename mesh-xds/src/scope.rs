@@ -89,6 +89,19 @@ impl Query for ServicesIn {
     }
 }
 
+/// The namespaces that define services of a host.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct NamespacesOf(pub(crate) Hostname);
+
+impl Query for NamespacesOf {
+    type Out = Vec<Name>;
+    fn run(&self, view: &View<'_>) -> Vec<Name> {
+        let index = view.get(&ServiceIndex);
+        let defining = index.of.iter().filter(|(_, services)| services.iter().any(|s| s.hostname == self.0));
+        defining.map(|(namespace, _)| namespace.clone()).collect()
+    }
+}
+
 /// The services that a namespace may see: those exported to it by name first, then the public ones, each oldest first.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct VisibleServices(pub Name);

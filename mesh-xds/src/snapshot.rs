@@ -15,6 +15,7 @@ pub use table::{Dep, Table, TableKey};
 
 use crate::build::cluster::Defaults;
 use crate::lower;
+use crate::model::request_authentication::{FetchedKeys, KeySource};
 use crate::model::{
     self, ByIp, Endpoint, InNamespace, Labels, Service, ServiceId, Settings, Slice, SliceKey, Workload,
 };
@@ -42,6 +43,8 @@ pub enum Change {
     Delete(ObjectRef),
     /// Mesh-wide settings.
     Settings(Arc<Settings>),
+    /// What came of fetching keys for tokens; `None`: they are not wanted any more.
+    Keys(KeySource, Option<FetchedKeys>),
 }
 
 /// What an object has put into the tables.
@@ -132,6 +135,14 @@ tables! {
     15 peer_authentications PeerAuthentication: InNamespace => model::peer_authentication::PeerAuthentication;
     /// Kubernetes Ingresses.
     16 ingresses Ingress: InNamespace => model::ingress::Ingress;
+    /// AuthorizationPolicies.
+    17 authorization_policies AuthorizationPolicy: InNamespace => model::authorization_policy::AuthorizationPolicy;
+    /// RequestAuthentications.
+    18 request_authentications RequestAuthentication: InNamespace => model::request_authentication::RequestAuthentication;
+    /// Keys of tokens that were fetched.
+    19 fetched_keys FetchedKeys: KeySource => FetchedKeys;
+    /// ReferenceGrants about Secrets for Gateways.
+    20 reference_grants ReferenceGrant: InNamespace => model::reference_grant::ReferenceGrant;
 }
 
 impl TableKey for () {
@@ -165,6 +176,8 @@ impl Snapshot {
                 Change::Upsert(object) => next.upsert(&object, &mut deps),
                 Change::Delete(object) => next.own(&object, Vec::new(), Vec::new(), &mut deps),
                 Change::Settings(settings) => next.set_settings(settings, &mut deps),
+                Change::Keys(source, Some(fetched)) => next.put(Row::FetchedKeys(source, Arc::new(fetched)), &mut deps),
+                Change::Keys(source, None) => next.take(&RowKey::FetchedKeys(source), &mut deps),
             }
         }
         if !deps.is_empty() {

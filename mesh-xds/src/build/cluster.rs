@@ -24,7 +24,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 };
 use mesh_api::Name;
 
-pub use defaults::{Defaults, TlsDefaults};
+pub use defaults::{Compliance, Defaults, TlsDefaults};
 pub(crate) use draft::Draft;
 pub use lb::hash_policy;
 pub use locality::{Caller, Group, effective_locality, needs_failover, prioritize};

@@ -18,6 +18,8 @@ use mesh_api::Name;
 
 pub use clusters::InboundClusters;
 
+use super::access::AccessTo;
+use super::defaults::MeshDefaults;
 use super::{bool_value, duration, listener_filter, socket_address, u32_value};
 use crate::Resource;
 use crate::class::{Interception, Server};
@@ -38,7 +40,9 @@ impl Query for InboundListeners {
     fn run(&self, view: &View<'_>) -> Self::Out {
         let settings = settings(view);
         let plan = view.get(&plan::PlanOf(self.0.clone()));
-        let context = chains::Context { settings: &settings, server: &self.0 };
+        let defaults = view.get(&MeshDefaults);
+        let access = view.get(&AccessTo::sidecar(&self.0));
+        let context = chains::Context { settings: &settings, defaults: &defaults, server: &self.0, access: &access };
         let captured = self.0.interception != Interception::None;
         let mut out = Vec::new();
         let mut in_virtual = Vec::new();

@@ -1,7 +1,8 @@
 //! Secrets that the control plane serves: certificates from Secrets, authorities from Secrets and ConfigMaps.
 //!
-//! Rule 15 of Istio's semantics: a proxy gets what its own configuration names, from its own namespace. Nothing here may
-//! hand a key to a proxy of another namespace; authorities from ConfigMaps are public.
+//! Rule 15 of Istio's semantics: a proxy gets what its own configuration names, from its own namespace or as a ReferenceGrant
+//! allows. Nothing here may hand any other key to a proxy of another namespace; authorities from ConfigMaps are public. That
+//! a proxy is of the namespace that it says is for the server to have seen.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,11 +53,17 @@ fn place(name: &str, proxy_namespace: &Name) -> Option<Place> {
     }
 }
 
-/// True when a proxy of `own` may have the secret: one of its own namespace, or authorities of a ConfigMap. A Gateway API
-/// credential also needs a Gateway of that namespace, which is for the caller to see to.
-pub(crate) fn may_have(name: &str, own: &Name) -> bool {
+/// True when a proxy of `own` may have the secret: one of its own namespace, one that a ReferenceGrant of its namespace lets
+/// Gateways of `own` use, or authorities of a ConfigMap. A Gateway API credential also needs a Gateway of that namespace,
+/// which is for the caller to see to.
+pub(crate) fn may_have(view: &View<'_>, name: &str, own: &Name) -> bool {
     match place(name, own) {
-        Some(Place::Kubernetes(key) | Place::KubernetesGateway(key)) => key.namespace == *own,
+        Some(Place::Kubernetes(key)) => key.namespace == *own,
+        Some(Place::KubernetesGateway(key)) => {
+            let secret = without_suffix(&key.name);
+            let mut grants = view.bucket(|s| &s.reference_grants, &key.namespace);
+            key.namespace == *own || grants.any(|(_, grant)| grant.allows(&secret, own))
+        }
         Some(Place::ConfigMap(_)) => true,
         None => false,
     }
@@ -87,7 +94,7 @@ impl Query for ClientSecrets {
         let mut names: BTreeSet<Name> = BTreeSet::new();
         for service in services.iter() {
             if let Some(rule) = rules.outbound(service) {
-                names.extend(names_of(&rule).into_iter().filter(|name| may_have(name, own)));
+                names.extend(names_of(&rule).into_iter().filter(|name| may_have(view, name, own)));
             }
         }
         resources(view, names, own)

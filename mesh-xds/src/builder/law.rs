@@ -10,10 +10,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::Builder;
+use crate::model::Settings;
+use crate::model::request_authentication::{FetchedKeys, KeySource};
 use crate::proxy::ProxyType;
 use crate::testing::objects;
 use crate::{Change, Proxy, Snapshot, TypeUrl};
 use mesh_api::ObjectRef;
+use mesh_api::mesh::MeshConfig;
 
 const NAMESPACES: [&str; 3] = ["default", "other", "istio-system"];
 
@@ -43,6 +46,7 @@ fn metadata(kind: &str, name: &str, namespace: &str, age: u8) -> String {
         "Service" | "Pod" | "Secret" => "v1",
         "EndpointSlice" => "discovery.k8s.io/v1",
         "Ingress" => "networking.k8s.io/v1",
+        "AuthorizationPolicy" | "RequestAuthentication" => "security.istio.io/v1",
         _ => "networking.istio.io/v1",
     };
     format!(
@@ -186,6 +190,24 @@ fn ingress() -> impl Strategy<Value = String> {
     })
 }
 
+fn authorization_policy() -> impl Strategy<Value = String> {
+    let action = prop::sample::select(vec!["ALLOW", "DENY", "AUDIT", "CUSTOM, provider: {name: authz}"]);
+    let rules = prop::sample::select(vec![
+        "[]",
+        "[{}]",
+        "[{from: [{source: {namespaces: [a]}}], to: [{operation: {paths: [/a], ports: ['80']}}]}]",
+        "[{when: [{key: 'request.auth.claims[a]', values: [b]}]}, {from: [{source: {principals: [td/ns/a/sa/b]}}]}]",
+    ]);
+    let target =
+        prop::sample::select(vec!["", "selector: {matchLabels: {app: a}},", "selector: {matchLabels: {version: v1}},"]);
+    (name(), namespace(), action, rules, target, any::<bool>()).prop_map(|(n, ns, action, rules, target, dry)| {
+        let m = metadata("AuthorizationPolicy", n, ns, 1);
+        format!(
+            "{m}, annotations: {{istio.io/dry-run: '{dry}'}}}}\nspec: {{action: {action}, {target} rules: {rules}}}"
+        )
+    })
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let kinds = vec![
         "Service",
@@ -198,6 +220,8 @@ fn change() -> impl Strategy<Value = Change> {
         "Gateway",
         "Secret",
         "Ingress",
+        "AuthorizationPolicy",
+        "RequestAuthentication",
     ];
     let delete = (prop::sample::select(kinds), namespace(), name())
         .prop_map(|(kind, ns, name)| Change::Delete(ObjectRef::new(kind, ns, name)));
@@ -211,10 +235,44 @@ fn change() -> impl Strategy<Value = Change> {
         sidecar(),
         gateway(),
         secret(),
-        ingress()
+        ingress(),
+        authorization_policy(),
+        request_authentication()
     ]
     .prop_map(|yaml| Change::Upsert(objects(&yaml).remove(0)));
-    prop_oneof![3 => upsert, 1 => delete]
+    prop_oneof![12 => upsert, 4 => delete, 1 => fetched_keys()]
+}
+
+fn request_authentication() -> impl Strategy<Value = String> {
+    let target =
+        prop::sample::select(vec!["", "selector: {matchLabels: {app: a}},", "selector: {matchLabels: {version: v1}},"]);
+    let keys = prop::sample::select(vec!["", ", jwks: '{\"keys\":[]}'", ", jwksUri: 'https://ext.com/keys'"]);
+    (name(), namespace(), age(), target, keys).prop_map(|(n, ns, age, target, keys)| {
+        let m = metadata("RequestAuthentication", n, ns, age);
+        format!("{m}}}\nspec: {{{target} jwtRules: [{{issuer: 'https://{n}'{keys}}}, {{issuer: b, jwks: x}}]}}")
+    })
+}
+
+fn fetched_keys() -> impl Strategy<Value = Change> {
+    let source = prop::sample::select(vec![
+        KeySource::Url("https://ext.com/keys".into()),
+        KeySource::Issuer("https://a".into()),
+    ]);
+    let fetched = prop::sample::select(vec![
+        None,
+        Some(FetchedKeys::Set("{\"keys\":[]}".into())),
+        Some(FetchedKeys::Failed("nobody answers".into())),
+    ]);
+    (source, fetched).prop_map(|(source, fetched)| Change::Keys(source, fetched))
+}
+
+/// Settings with an authorizer that policies can name; whether it is there the history decides.
+fn settings() -> Settings {
+    let text =
+        "extensionProviders: [{name: authz, envoyExtAuthzGrpc: {service: a.default.svc.cluster.local, port: 80}}]";
+    let (mesh, told) = MeshConfig::from_yaml(text);
+    assert!(told.is_empty(), "{told:?}");
+    Settings { mesh: Arc::new(mesh), ..Settings::default() }
 }
 
 fn proxies() -> Vec<Arc<Proxy>> {
@@ -240,7 +298,7 @@ fn incremental_equals_from_scratch() {
     runner
         .run(&histories, |history| {
             let memo = Builder::default();
-            let mut snapshot = Snapshot::default();
+            let mut snapshot = Snapshot::new(settings());
             for batch in history {
                 snapshot = snapshot.apply(batch);
                 let fresh = Builder::default();

@@ -1,7 +1,7 @@
 //! What the RBAC filters of a chain say to a request.
 //!
 //! A verdict does not end the explanation: where the request would have gone is worth knowing too. Dry-run (shadow) rules
-//! decide nothing and are passed over; what an external authorizer will say nobody can know here.
+//! decide nothing; they only say whether an external authorizer is asked, and what that will say nobody can know here.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,64 +19,108 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::rbac::v3::Rbac as NetworkRbac;
 use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use envoy_types::pb::envoy::extensions::rbac::principals::mtls_authenticated::v3::Config as MtlsAuthenticated;
-use envoy_types::pb::envoy::r#type::matcher::v3::{PathMatcher, filter_state_matcher, path_matcher};
+use envoy_types::pb::envoy::r#type::matcher::v3::{
+    MetadataMatcher, PathMatcher, filter_state_matcher, path_matcher, value_matcher,
+};
 
 use super::connection::{filter_config, in_range, unpack};
+use super::origin::policy_object;
 use super::{Authz, Explanation, Request, matching};
 
 /// Network filters, before any HTTP is read.
 pub(super) fn judge_network(filters: &[Filter], request: &Request, out: &mut Explanation) {
+    let mut judge = Judge { request, out, marks: BTreeMap::new() };
     for filter in filters {
-        if let Some(NetworkRbac { rules: Some(rules), .. }) = filter_config(filter) {
-            judge(&filter.name, &rules, request, out);
-        } else if filter_config::<NetworkExtAuthz>(filter).is_some() {
-            ask_external(&filter.name, out);
+        if let Some(NetworkRbac { rules, shadow_rules, shadow_rules_stat_prefix, .. }) = filter_config(filter) {
+            judge.mark(shadow_rules, &shadow_rules_stat_prefix);
+            judge.judge(&filter.name, rules);
+        } else if let Some(NetworkExtAuthz { filter_enabled_metadata, .. }) = filter_config(filter) {
+            judge.ask(&filter.name, filter_enabled_metadata);
         }
     }
 }
 
 /// HTTP filters.
 pub(super) fn judge_http(hcm: &HttpConnectionManager, request: &Request, out: &mut Explanation) {
+    let mut judge = Judge { request, out, marks: BTreeMap::new() };
     for filter in &hcm.http_filters {
         let Some(ConfigType::TypedConfig(any)) = &filter.config_type else { continue };
-        if let Some(HttpRbac { rules: Some(rules), .. }) = unpack(any) {
-            judge(&filter.name, &rules, request, out);
-        } else if unpack::<ExtAuthz>(any).is_some() {
-            ask_external(&filter.name, out);
+        if let Some(HttpRbac { rules, shadow_rules, shadow_rules_stat_prefix, .. }) = unpack(any) {
+            judge.mark(shadow_rules, &shadow_rules_stat_prefix);
+            judge.judge(&filter.name, rules);
+        } else if let Some(ExtAuthz { filter_enabled_metadata, .. }) = unpack(any) {
+            judge.ask(&filter.name, filter_enabled_metadata);
         }
     }
 }
 
-fn verdict(out: &mut Explanation) -> &mut Authz {
-    out.authz.get_or_insert(Authz { allowed: true, policy: String::new(), asks_external: false })
+struct Judge<'a> {
+    request: &'a Request,
+    out: &'a mut Explanation,
+    /// The shadow rules that hold, by the key in the metadata: filters behind read them.
+    marks: BTreeMap<String, String>,
 }
 
-fn ask_external(filter: &str, out: &mut Explanation) {
-    verdict(out).asks_external = true;
-    out.step("authz", filter, "an external authorizer may be asked", None);
+impl Judge<'_> {
+    fn verdict(&mut self) -> &mut Authz {
+        self.out.authz.get_or_insert(Authz { allowed: true, policy: String::new(), asks_external: false })
+    }
+
+    fn mark(&mut self, shadow_rules: Option<Rbac>, prefix: &str) {
+        if let Some(name) = shadow_rules.as_ref().and_then(|rules| first(rules, self.request)) {
+            self.marks.insert(format!("{prefix}shadow_effective_policy_id"), name.to_owned());
+        }
+    }
+
+    /// An authorizer, unless it is only asked about marked requests and this one has no such mark.
+    fn ask(&mut self, filter: &str, enabled: Option<MetadataMatcher>) {
+        let mut because = "an external authorizer is asked".to_owned();
+        let mut object = None;
+        if let Some(enabled) = enabled {
+            let mark = self.marks.values().find(|mark| marked(&enabled, mark));
+            let Some(mark) = mark else { return };
+            because = format!("{mark} has an external authorizer asked");
+            object = policy_object(mark);
+        }
+        self.verdict().asks_external = true;
+        self.out.step("authz", filter, because, object);
+    }
+
+    fn judge(&mut self, filter: &str, rules: Option<Rbac>) {
+        let Some(rules) = rules else { return };
+        let matched = first(&rules, self.request);
+        let (allowed, because) = match (rbac::Action::try_from(rules.action), matched) {
+            (Ok(rbac::Action::Log), _) | (Err(_), _) => return,
+            (Ok(rbac::Action::Allow), Some(name)) => (true, format!("{name} allows it")),
+            (Ok(rbac::Action::Allow), None) => (false, "no ALLOW policy matches".to_owned()),
+            (Ok(rbac::Action::Deny), Some(name)) => (false, format!("{name} denies it")),
+            (Ok(rbac::Action::Deny), None) => (true, "no DENY policy matches".to_owned()),
+        };
+        let so_far = self.verdict();
+        if so_far.allowed {
+            so_far.allowed = allowed;
+            if let Some(name) = matched {
+                so_far.policy = name.to_owned();
+            } else if !allowed {
+                so_far.policy.clear();
+            }
+        }
+        self.out.step("authz", filter, because, matched.and_then(policy_object));
+    }
 }
 
-fn judge(filter: &str, rules: &Rbac, request: &Request, out: &mut Explanation) {
-    // Envoy goes through the policies by name.
+/// The first rule that holds. Envoy goes through them by name.
+fn first<'r>(rules: &'r Rbac, request: &Request) -> Option<&'r str> {
     let policies: BTreeMap<&String, &Policy> = rules.policies.iter().collect();
-    let matched = policies.into_iter().find(|(_, p)| policy(p, request)).map(|(name, _)| name.as_str());
-    let (allowed, because) = match (rbac::Action::try_from(rules.action), matched) {
-        (Ok(rbac::Action::Log), _) | (Err(_), _) => return,
-        (Ok(rbac::Action::Allow), Some(name)) => (true, format!("{name} allows it")),
-        (Ok(rbac::Action::Allow), None) => (false, "no ALLOW policy matches".to_owned()),
-        (Ok(rbac::Action::Deny), Some(name)) => (false, format!("{name} denies it")),
-        (Ok(rbac::Action::Deny), None) => (true, "no DENY policy matches".to_owned()),
-    };
-    let so_far = verdict(out);
-    if so_far.allowed {
-        so_far.allowed = allowed;
-        if let Some(name) = matched {
-            so_far.policy = name.to_owned();
-        } else if !allowed {
-            so_far.policy.clear();
-        }
+    policies.into_iter().find(|(_, p)| policy(p, request)).map(|(name, _)| name.as_str())
+}
+
+/// True when a filter that looks at the metadata works on requests with this mark.
+fn marked(enabled: &MetadataMatcher, mark: &str) -> bool {
+    match enabled.value.as_ref().and_then(|value| value.match_pattern.as_ref()) {
+        Some(value_matcher::MatchPattern::StringMatch(m)) => matching::string(m, mark),
+        _ => false,
     }
-    out.step("authz", filter, because, None);
 }
 
 fn policy(policy: &Policy, request: &Request) -> bool {
@@ -153,18 +197,17 @@ fn path(m: &PathMatcher, request: &Request) -> bool {
     }
 }
 
-/// `{*}` and `{name}` are one segment, `{**}` is any number of them.
+/// `*` and `{name}` are one segment, `**` is any number of them.
 fn uri_template(extension: &TypedExtensionConfig, request: &Request) -> bool {
     let config: Option<UriTemplateMatchConfig> = extension.typed_config.as_ref().and_then(unpack);
     config.is_some_and(|config| {
-        let mut expression = String::new();
-        for (i, part) in config.path_template.split(['{', '}']).enumerate() {
-            match (i % 2, part) {
-                (0, text) => expression.push_str(&regex::escape(text)),
-                (_, "**") => expression.push_str(".*"),
-                _ => expression.push_str("[^/]+"),
-            }
-        }
-        matching::full_match(&expression, request.path_only())
+        let segment = |segment: &str| match segment {
+            "**" => ".*".to_owned(),
+            "*" => "[^/]+".to_owned(),
+            name if name.starts_with('{') => "[^/]+".to_owned(),
+            text => regex::escape(text),
+        };
+        let segments: Vec<String> = config.path_template.split('/').map(segment).collect();
+        matching::full_match(&segments.join("/"), request.path_only())
     })
 }

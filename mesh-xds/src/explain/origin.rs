@@ -125,6 +125,20 @@ pub(super) fn host_object(host: &str, port: &str) -> Option<ObjectAt> {
     })
 }
 
+/// The policy behind a rule of an RBAC filter: `ns[NAMESPACE]-policy[NAME]-rule[INDEX]`, perhaps with more around it.
+pub(super) fn policy_object(rule: &str) -> Option<ObjectAt> {
+    let (_, rest) = rule.split_once("ns[")?;
+    let (namespace, rest) = rest.split_once("]-policy[")?;
+    let (name, rest) = rest.split_once("]-rule[")?;
+    let (index, _) = rest.split_once(']')?;
+    Some(ObjectAt {
+        kind: "AuthorizationPolicy".to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        path: format!("spec.rules[{index}]"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +150,9 @@ mod tests {
         assert_eq!(parse("/apis/gateway.networking.k8s.io/v1/namespaces/a/http-route/b").unwrap().kind, "HTTPRoute");
         let service = service("outbound|9080|v1|reviews.bookinfo.svc.cluster.local", None).unwrap();
         assert_eq!(service.to_string(), "Service bookinfo/reviews spec.ports[port=9080]");
+        let policy = policy_object("istio-ext-authz-p-ns[foo]-policy[a]-rule[2]").unwrap();
+        assert_eq!(policy.to_string(), "AuthorizationPolicy foo/a spec.rules[2]");
+        assert_eq!(policy_object("custom"), None);
         assert_eq!(super::service("PassthroughCluster", None), None);
         assert_eq!(super::service("outbound|443||api.example.com", None), None);
     }

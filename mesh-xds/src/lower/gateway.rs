@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use mesh_api::networking::{self, ServerTlsMode, ServerTlsSettings, TlsProtocol};
-use mesh_api::{Diagnostic, Hostname, Name, ObjectRef};
+use mesh_api::{Diagnostic, FieldPath, Hostname, Name, ObjectRef};
 
+use super::tls::{cipher_suites, curves};
 use super::{Lowered, Told, created};
 use crate::model::Protocol;
 use crate::model::gateway::{Authorities, Certificate, Gateway, Server, ServerHost, ServerTls};
@@ -13,31 +14,6 @@ use crate::snapshot::Row;
 
 /// Names the Services whose ports a Gateway means, instead of a selector.
 const GATEWAY_SERVICE: &str = "internal.istio.io/gateway-service";
-
-/// The cipher suites that Envoy knows up to TLS 1.2; one that it doesn't would cost the whole listener.
-const CIPHER_SUITES: [&str; 18] = [
-    "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256",
-    "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "ECDHE-RSA-AES256-GCM-SHA384",
-    "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "ECDHE-RSA-CHACHA20-POLY1305",
-    "ECDHE-PSK-CHACHA20-POLY1305",
-    "ECDHE-ECDSA-AES128-SHA",
-    "ECDHE-RSA-AES128-SHA",
-    "ECDHE-PSK-AES128-CBC-SHA",
-    "ECDHE-ECDSA-AES256-SHA",
-    "ECDHE-RSA-AES256-SHA",
-    "ECDHE-PSK-AES256-CBC-SHA",
-    "AES128-GCM-SHA256",
-    "AES256-GCM-SHA384",
-    "AES128-SHA",
-    "AES256-SHA",
-    "DES-CBC3-SHA",
-];
-
-/// The curves that Envoy knows.
-const CURVES: [&str; 6] = ["P-256", "P-384", "P-521", "X25519", "X25519Kyber768Draft00", "X25519MLKEM768"];
 
 /// Lowers a Gateway.
 pub(crate) fn gateway(object: &networking::Gateway) -> Lowered {
@@ -257,22 +233,9 @@ impl Lower<'_> {
             let message = "the lowest version is above the highest one";
             self.wrong("ConflictingFields", format!("{path}.minProtocolVersion"), message);
         }
-        for (i, suite) in written.cipher_suites.iter().enumerate() {
-            if CIPHER_SUITES.contains(&suite.as_str()) {
-                out.cipher_suites.push(suite.as_str().into());
-            } else {
-                let message = format!("Envoy knows no cipher suite {suite:?}; it is left out");
-                self.told.warning("UnknownCipherSuite", format!("{path}.cipherSuites[{i}]"), message);
-            }
-        }
-        for (i, curve) in written.ecdh_curves.iter().enumerate() {
-            if CURVES.contains(&curve.as_str()) {
-                out.ecdh_curves.push(curve.as_str().into());
-            } else {
-                let message = format!("Envoy knows no curve {curve:?}; it is left out");
-                self.told.warning("UnknownCurve", format!("{path}.ecdhCurves[{i}]"), message);
-            }
-        }
+        let path = FieldPath::new(path);
+        out.cipher_suites = cipher_suites(&written.cipher_suites, &path, &mut self.told);
+        out.ecdh_curves = curves(&written.ecdh_curves, &path, &mut self.told);
     }
 }
 

@@ -74,14 +74,19 @@ impl Features {
     }
     /// A boolean flag, as Go's `strconv.ParseBool` reads it; the default when unset or not a boolean.
     pub fn flag(&self, name: &str, default: bool) -> bool {
-        match self.0.get(name).map(String::as_str) {
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
-            _ => default,
-        }
+        self.0.get(name).and_then(|text| boolean(text)).unwrap_or(default)
     }
     /// A flag as text.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+}
+
+/// A boolean as Go's `strconv.ParseBool` reads it.
+pub(crate) fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }

@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use envoy_types::pb::google::protobuf::Any;
+
 /// Messages with maps below them.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -38,6 +40,7 @@ enum Kind {
     FormatString,
     RbacFilter,
     Rbac,
+    JwtAuthentication,
     Opaque,
 }
 
@@ -64,6 +67,7 @@ impl Kind {
             "envoy.extensions.filters.http.rbac.v3.RBAC" | "envoy.extensions.filters.network.rbac.v3.RBAC" => {
                 Self::RbacFilter
             }
+            "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => Self::JwtAuthentication,
             "google.protobuf.Struct" => Self::Struct,
             _ => return None,
         })
@@ -114,10 +118,17 @@ impl Kind {
             (Self::FileAccessLog, 5) => Message(Self::FormatString),
             (Self::FormatString, 2) => Message(Self::Struct),
             (Self::RbacFilter, 1 | 2) => Message(Self::Rbac),
-            (Self::Rbac, 2) => Map(Self::Opaque),
+            (Self::Rbac, 2) | (Self::JwtAuthentication, 1) => Map(Self::Opaque),
             _ => return None,
         })
     }
+}
+
+/// Packs a message with maps into an `Any` whose bytes are the same for equal messages.
+pub(crate) fn pack<M: prost::Message + prost::Name>(message: &M) -> Any {
+    let (type_url, mut value) = (M::type_url(), message.encode_to_vec());
+    sort_maps(&type_url, &mut value);
+    Any { type_url, value }
 }
 
 /// Sorts the entries of every map in an encoded message.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_api::mesh::H2UpgradePolicy;
+use mesh_api::mesh::{H2UpgradePolicy, TlsConfig, TlsProtocol};
 use mesh_api::types::Duration;
 use mesh_api::{Diagnostic, FieldPath, Name, ObjectRef};
 
@@ -10,10 +10,11 @@ use crate::lower::Told;
 use crate::lower::destination_rule::{
     connection_pool, locality_settings, outlier_detection, tcp_keepalive, zone_aware,
 };
-use crate::model::Settings;
+use crate::lower::tls::{cipher_suites, curves};
 use crate::model::destination_rule::{
     ConnectionPool, LocalityLb, Origin, OutlierDetection, TcpKeepalive, TrafficPolicy,
 };
+use crate::model::{Features, Settings};
 
 /// What holds for every cluster of the mesh.
 #[derive(Clone, PartialEq, Debug)]
@@ -39,19 +40,66 @@ pub struct Defaults {
     pub connection_pool: Option<Arc<ConnectionPool>>,
     /// For rules that have none.
     pub outlier_detection: Option<Arc<OutlierDetection>>,
-    /// Cipher suites and curves for TLS that a user originates.
+    /// For TLS of users, where they say nothing themselves.
     pub tls: TlsDefaults,
+    /// For the mesh's own mTLS.
+    pub mesh_tls: TlsDefaults,
+    /// What any TLS is limited to.
+    pub compliance: Compliance,
     /// Endpoints that are not ready are sent, so panic must not use them.
     pub send_unhealthy: bool,
 }
 
-/// Cipher suites and curves for TLS that a user originates; empty: the data plane's.
+/// Parameters of TLS.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TlsDefaults {
-    /// In order of preference.
+    /// Nothing older than TLS 1.3.
+    pub only_13: bool,
+    /// Cipher suites in order of preference; empty: the data plane's.
     pub cipher_suites: Vec<Name>,
-    /// In order of preference.
+    /// Curves in order of preference; empty: the data plane's.
     pub ecdh_curves: Vec<Name>,
+}
+
+impl TlsDefaults {
+    fn lower(written: Option<&TlsConfig>, path: &FieldPath, told: &mut Told<'_>) -> Self {
+        written.map_or_else(Self::default, |written| Self {
+            only_13: written.min_protocol_version == TlsProtocol::Tlsv1_3,
+            cipher_suites: cipher_suites(&written.cipher_suites, path, told),
+            ecdh_curves: curves(&written.ecdh_curves, path, told),
+        })
+    }
+}
+
+/// What `COMPLIANCE_POLICY` limits TLS to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Compliance {
+    /// Nothing.
+    #[default]
+    None,
+    /// FIPS 140-2: TLS 1.2 with AES-GCM over P-256.
+    Fips140v2,
+    /// FIPS 140-3, as Envoy's own policy `FIPS_202205` has it.
+    Fips140v3,
+    /// Post-quantum: TLS 1.3 over X25519MLKEM768.
+    PostQuantum,
+}
+
+impl Compliance {
+    fn lower(features: &Features, told: &mut Told<'_>) -> Self {
+        match features.get("COMPLIANCE_POLICY").unwrap_or_default() {
+            "" => Self::None,
+            "fips-140-2" => Self::Fips140v2,
+            "fips-140-3" => Self::Fips140v3,
+            "pqc" => Self::PostQuantum,
+            other => {
+                let message =
+                    format!("COMPLIANCE_POLICY {other:?} is none of fips-140-2, fips-140-3, pqc; it limits nothing");
+                told.error("UnknownPolicy", "", message);
+                Self::None
+            }
+        }
+    }
 }
 
 impl Default for Defaults {
@@ -68,6 +116,8 @@ impl Default for Defaults {
             connection_pool: None,
             outlier_detection: None,
             tls: TlsDefaults::default(),
+            mesh_tls: TlsDefaults::default(),
+            compliance: Compliance::default(),
             send_unhealthy: true,
         }
     }
@@ -94,7 +144,6 @@ impl Defaults {
         let mut told = Told::about(&object);
         let policy = FieldPath::new("defaultTrafficPolicy");
         let written = mesh.default_traffic_policy.as_ref();
-        let names = |list: &[String]| list.iter().map(|name| Name::from(name.as_str())).collect();
         let locality = match (&mesh.zone_aware_lb_setting, &mesh.locality_lb_setting) {
             (Some(zone), _) => Some(LocalityLb::ZoneAware(zone_aware(zone))),
             (None, Some(locality)) => {
@@ -123,10 +172,9 @@ impl Defaults {
             outlier_detection: written
                 .and_then(|p| p.outlier_detection.as_ref())
                 .map(|o| Arc::new(outlier_detection(o, &policy.field("outlierDetection"), &mut told))),
-            tls: mesh.tls_defaults.as_ref().map_or_else(TlsDefaults::default, |tls| TlsDefaults {
-                cipher_suites: names(&tls.cipher_suites),
-                ecdh_curves: names(&tls.ecdh_curves),
-            }),
+            tls: TlsDefaults::lower(mesh.tls_defaults.as_ref(), &FieldPath::new("tlsDefaults"), &mut told),
+            mesh_tls: TlsDefaults::lower(mesh.mesh_mtls.as_ref(), &FieldPath::new("meshMTLS"), &mut told),
+            compliance: Compliance::lower(&settings.features, &mut told),
             send_unhealthy: settings.features.flag("PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS", true),
         };
         (defaults, told.diagnostics)

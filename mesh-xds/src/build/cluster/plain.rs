@@ -47,7 +47,7 @@ impl Plain {
         draft.set_type(cluster::DiscoveryType::Eds);
         let policy = defaults.policy(None);
         draft.shape(self.protocol, policy.as_deref(), Discovery::Eds, None, defaults, &self.traits);
-        let mesh_tls = draft.mesh_tls(&[], "").encode_to_vec().into();
+        let mesh_tls = draft.mesh_tls(&[], "", defaults).encode_to_vec().into();
         let plaintext = Cluster { transport_socket_matches: vec![tls::plaintext_match()], ..Cluster::default() };
         let cluster = Cluster { alt_stat_name: String::new(), ..draft.build() };
         Shape { fields: canonical_bytes(&cluster).into(), mesh_tls, plaintext: plaintext.encode_to_vec().into() }

@@ -22,9 +22,9 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher:
 use mesh_api::Name;
 use mesh_api::types::Duration;
 
-use super::{Discovery, Draft, Outbound, Traits, metadata, wire};
+use super::{Defaults, Discovery, Draft, Outbound, Traits, metadata, wire};
 use crate::build::pack;
-use crate::build::tls::combined;
+use crate::build::tls::{combined, comply, texts};
 use crate::model::Registry;
 use crate::model::destination_rule::{ClientTls, ProxyProtocol, TlsMode};
 use crate::model::peer_authentication::MtlsMode;
@@ -195,7 +195,7 @@ impl Draft {
                         &tls.subject_alt_names
                     };
                     let sni = if tls.sni.is_empty() && !self.forwards { mesh_sni } else { tls.sni.as_str() };
-                    traits.identity.then(|| transport_socket(TLS_SOCKET, &self.mesh_tls(names, sni)))
+                    traits.identity.then(|| transport_socket(TLS_SOCKET, &self.mesh_tls(names, sni, outbound.defaults)))
                 }
             };
             self.cluster.transport_socket = socket;
@@ -212,7 +212,7 @@ impl Draft {
         if !traits.identity {
             return;
         }
-        let socket = transport_socket(TLS_SOCKET, &self.mesh_tls(names, mesh_sni));
+        let socket = transport_socket(TLS_SOCKET, &self.mesh_tls(names, mesh_sni, outbound.defaults));
         if discovery == Discovery::OriginalDst {
             // No endpoint is known that could say what it accepts; the mode was inferred from all of them.
             self.cluster.transport_socket = Some(socket);
@@ -227,21 +227,24 @@ impl Draft {
     }
 
     /// With certificates of the mesh.
-    pub(super) fn mesh_tls(&mut self, names: &[Name], sni: &str) -> UpstreamTlsContext {
+    pub(super) fn mesh_tls(&mut self, names: &[Name], sni: &str, defaults: &Defaults) -> UpstreamTlsContext {
         let alpn: &[&str] = if self.is_http2() { &["istio", "h2"] } else { &["istio"] };
         let validation = CertificateValidationContext {
             match_typed_subject_alt_names: subject_names(names),
             ..CertificateValidationContext::default()
         };
+        let mut common = CommonTlsContext {
+            // Servers choose the suite; but a curve has to be offered.
+            tls_params: Some(TlsParameters { ecdh_curves: texts(&defaults.mesh_tls.ecdh_curves), ..parameters() }),
+            tls_certificate_sds_secret_configs: vec![mesh_secret("default")],
+            alpn_protocols: alpn.iter().map(|p| (*p).to_owned()).collect(),
+            validation_context_type: Some(combined(validation, mesh_secret("ROOTCA"))),
+            ..CommonTlsContext::default()
+        };
+        comply(defaults.compliance, &mut common);
         UpstreamTlsContext {
             sni: if sni.is_empty() && !self.forwards { self.cluster.name.clone() } else { sni.to_owned() },
-            common_tls_context: Some(CommonTlsContext {
-                tls_params: Some(parameters()),
-                tls_certificate_sds_secret_configs: vec![mesh_secret("default")],
-                alpn_protocols: alpn.iter().map(|p| (*p).to_owned()).collect(),
-                validation_context_type: Some(combined(validation, mesh_secret("ROOTCA"))),
-                ..CommonTlsContext::default()
-            }),
+            common_tls_context: Some(common),
             ..UpstreamTlsContext::default()
         }
     }
@@ -317,12 +320,13 @@ impl Draft {
         }
         let defaults = &outbound.defaults.tls;
         if let Some(parameters) = &mut common.tls_params {
-            parameters.cipher_suites = defaults.cipher_suites.iter().map(Name::to_string).collect();
-            parameters.ecdh_curves = defaults.ecdh_curves.iter().map(Name::to_string).collect();
+            parameters.cipher_suites = texts(&defaults.cipher_suites);
+            parameters.ecdh_curves = texts(&defaults.ecdh_curves);
         }
         if self.is_http2() {
             common.alpn_protocols = vec!["h2".to_owned()];
         }
+        comply(outbound.defaults.compliance, &mut common);
         self.names_from_requests(tls);
         let context = UpstreamTlsContext {
             sni: tls.sni.to_string(),

@@ -10,6 +10,9 @@ use mesh_api::networking::ServerTlsMode;
 
 use super::merge::{Bound, Listening};
 use super::{Router, tls};
+use crate::build::access::{Access, AccessTo};
+use crate::build::cluster::Defaults;
+use crate::build::defaults::MeshDefaults;
 use crate::build::destination::Rules;
 use crate::build::http::{Http, Routes, Side};
 use crate::build::lookup::Destinations;
@@ -53,7 +56,9 @@ impl Chain {
 /// The chains of one group of servers.
 pub(super) fn of(view: &View<'_>, router: &Router, listening: &Listening, listener: &str) -> Vec<Chain> {
     let settings = settings(view);
-    let builder = Builder { view, router, settings: &settings, listener };
+    let defaults = view.get(&MeshDefaults);
+    let access = view.get(&AccessTo::gateway(&router.client));
+    let builder = Builder { view, router, settings: &settings, defaults: &defaults, listener, access: &access };
     if listening.protocol.is_http() {
         let Some(first) = listening.servers.first() else { return Vec::new() };
         let filters = vec![builder.http(&listening.route_name, listening.protocol, None)];
@@ -69,7 +74,7 @@ pub(super) fn of(view: &View<'_>, router: &Router, listening: &Listening, listen
             out.push(Chain {
                 sni: sni_hosts(bound),
                 alpn: Vec::new(),
-                tls: tls::downstream(&bound.server, &settings),
+                tls: tls::downstream(&bound.server, &defaults),
                 rds: Some(bound.route_name.clone()),
                 filters: vec![builder.http(&bound.route_name, bound.server.protocol, name)],
                 origin: origin(bound),
@@ -100,7 +105,10 @@ struct Builder<'b, 'v> {
     view: &'b View<'v>,
     router: &'b Router,
     settings: &'b Settings,
+    defaults: &'b Defaults,
     listener: &'b str,
+    /// What everything that comes in must pass, unless it goes through by server name.
+    access: &'b Access,
 }
 
 impl Builder<'_, '_> {
@@ -118,6 +126,7 @@ impl Builder<'_, '_> {
             ForwardClientCertDetails::AppendForward => Xfcc::AppendForward,
             ForwardClientCertDetails::AlwaysForwardOnly => Xfcc::AlwaysForwardOnly,
         });
+        http.filters.clone_from(&self.access.http);
         http.filter(self.settings)
     }
 
@@ -147,9 +156,9 @@ impl Builder<'_, '_> {
         Some(Chain {
             sni: if is_tls { sni_hosts(bound) } else { Vec::new() },
             alpn: Vec::new(),
-            tls: if is_tls { tls::downstream(&bound.server, self.settings) } else { None },
+            tls: if is_tls { tls::downstream(&bound.server, self.defaults) } else { None },
             rds: None,
-            filters: vec![self.proxy(bound, &chain)],
+            filters: self.proxy(bound, &chain),
             origin: vs_metadata(vs, &chain.path),
         })
     }
@@ -179,7 +188,7 @@ impl Builder<'_, '_> {
                     alpn: Vec::new(),
                     tls: None,
                     rds: None,
-                    filters: vec![self.proxy(bound, &chain)],
+                    filters: self.proxy(bound, &chain),
                     origin: vs_metadata(&vs, &chain.path),
                 });
             }
@@ -223,7 +232,7 @@ impl Builder<'_, '_> {
             && (source.gateways.is_empty() || source.gateways.contains(&bound.gateway.full_name()))
     }
 
-    fn proxy(&self, bound: &Bound, chain: &L4Chain<'_>) -> Filter {
+    fn proxy(&self, bound: &Bound, chain: &L4Chain<'_>) -> Vec<Filter> {
         let client = &self.router.client;
         let destinations = Destinations::new(self.view, client);
         let gateways = [bound.gateway.full_name()];
@@ -239,7 +248,9 @@ impl Builder<'_, '_> {
         };
         let mut proxy = tcp_proxy(chain, TcpTimes::default(), &ctx);
         proxy.access_log = access_log::tcp(&self.settings.mesh);
-        network_filter(TCP_PROXY, &proxy)
+        let mut filters = self.access.tcp.clone();
+        filters.push(network_filter(TCP_PROXY, &proxy));
+        filters
     }
 }
 

@@ -25,7 +25,7 @@ impl Query for GatewaySecrets {
         for bound in merged.ports.iter().flat_map(|p| &p.servers) {
             let named = bound.server.tls.iter().flat_map(tls::secret_names);
             let trusted = |name: &String| !is_of_gateway_api(name) || bound.gateway.namespace == *own;
-            names.extend(named.filter(|name| may_have(name, own) && trusted(name)).map(Name::from));
+            names.extend(named.filter(|name| may_have(view, name, own) && trusted(name)).map(Name::from));
         }
         resources(view, names, own)
     }

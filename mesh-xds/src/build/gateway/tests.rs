@@ -459,6 +459,35 @@ fn secrets_go_to_their_own_namespace_only() {
 }
 
 #[test]
+fn a_grant_lets_gateways_of_another_namespace_have_a_secret() {
+    let secret = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: c, namespace: certs}\nstringData: {tls.crt: a, tls.key: b}\n";
+    let server = "{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.com], tls: {mode: SIMPLE, credentialName: \
+                  'kubernetes-gateway://certs/c'}}";
+    let grant = |from: &str, to: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {{name: g, namespace: certs}}\nspec: {{from: \
+             [{{group: gateway.networking.k8s.io, kind: Gateway, namespace: {from}}}], to: [{{group: '', kind: Secret{to}}}]}}\n"
+        )
+    };
+    let served = |grant: &str| {
+        let world = [secret, &gateway("istio-system/gw", server), grant].concat();
+        build(&snapshot(&world, Settings::default()), TypeUrl::Secret)
+            .iter()
+            .map(|r| r.name().to_string())
+            .collect::<Vec<_>>()
+    };
+    for (grant, granted) in [
+        (String::new(), false),
+        (grant("istio-system", ""), true),
+        (grant("istio-system", ", name: c"), true),
+        (grant("istio-system", ", name: other"), false),
+        (grant("default", ""), false),
+    ] {
+        assert_eq!(!served(&grant).is_empty(), granted, "{grant}");
+    }
+}
+
+#[test]
 fn credentials_of_rules_are_served_too() {
     let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: istio-system}\nspec: \
                  {hosts: [e.com], resolution: DNS, ports: [{number: 443, name: https, protocol: HTTP}]}\n";

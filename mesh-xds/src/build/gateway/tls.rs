@@ -10,19 +10,18 @@ use mesh_api::networking::ServerTlsMode;
 
 use crate::build::cluster::Traits;
 use crate::build::cluster::tls::credential_secret;
-use crate::build::cluster::{FileSource, credential_name, file_secret, mesh_secret};
+use crate::build::cluster::{Defaults, FileSource, TlsDefaults, credential_name, file_secret, mesh_secret};
 use crate::build::tls::{Checks, alpn, downstream as socket, own_or_mesh};
-use crate::model::Settings;
 use crate::model::gateway::{Authorities, Certificate, Server, ServerTls};
 
 /// The transport socket of a server; `None` where no TLS ends.
-pub(super) fn downstream(server: &Server, settings: &Settings) -> Option<TransportSocket> {
+pub(super) fn downstream(server: &Server, defaults: &Defaults) -> Option<TransportSocket> {
     let tls = server.tls.as_ref()?;
     let requires = matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::IstioMutual);
-    Some(socket(common(tls, settings), requires))
+    Some(socket(common(tls, defaults), requires, defaults))
 }
 
-fn common(tls: &ServerTls, settings: &Settings) -> CommonTlsContext {
+fn common(tls: &ServerTls, defaults: &Defaults) -> CommonTlsContext {
     let mut out = CommonTlsContext { alpn_protocols: alpn(), ..CommonTlsContext::default() };
     if tls.mode == ServerTlsMode::IstioMutual {
         out.tls_certificate_sds_secret_configs = vec![mesh_secret("default")];
@@ -30,7 +29,7 @@ fn common(tls: &ServerTls, settings: &Settings) -> CommonTlsContext {
     } else {
         out.tls_certificate_sds_secret_configs = tls.certificates.iter().map(certificate).collect();
         out.validation_context_type = tls.authorities.as_ref().map(|from| validation(tls, authorities(from)));
-        out.tls_params = parameters(tls, settings);
+        out.tls_params = parameters(tls, &defaults.tls);
     }
     out
 }
@@ -64,8 +63,7 @@ fn validation(tls: &ServerTls, authorities: SdsSecretConfig) -> ValidationContex
 }
 
 /// Versions, suites and curves; `None` where all are Envoy's own.
-fn parameters(tls: &ServerTls, settings: &Settings) -> Option<TlsParameters> {
-    let defaults = settings.mesh.tls_defaults.as_ref();
+fn parameters(tls: &ServerTls, of_mesh: &TlsDefaults) -> Option<TlsParameters> {
     let version = |version: u8| match version {
         10 => TlsProtocol::TlSv10,
         11 => TlsProtocol::TlSv11,
@@ -73,11 +71,12 @@ fn parameters(tls: &ServerTls, settings: &Settings) -> Option<TlsParameters> {
         13 => TlsProtocol::TlSv13,
         _ => TlsProtocol::TlsAuto,
     };
+    let at_least = if tls.min_version == 0 && of_mesh.only_13 { 13 } else { tls.min_version };
     let out = TlsParameters {
-        tls_minimum_protocol_version: version(tls.min_version).into(),
+        tls_minimum_protocol_version: version(at_least).into(),
         tls_maximum_protocol_version: version(tls.max_version).into(),
-        cipher_suites: own_or_mesh(&tls.cipher_suites, defaults.map(|d| &d.cipher_suites)),
-        ecdh_curves: own_or_mesh(&tls.ecdh_curves, defaults.map(|d| &d.ecdh_curves)),
+        cipher_suites: own_or_mesh(&tls.cipher_suites, &of_mesh.cipher_suites),
+        ecdh_curves: own_or_mesh(&tls.ecdh_curves, &of_mesh.ecdh_curves),
         ..TlsParameters::default()
     };
     (out != TlsParameters::default()).then_some(out)

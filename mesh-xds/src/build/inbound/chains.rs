@@ -13,7 +13,8 @@ use mesh_api::types::Duration;
 
 use super::plan::PlannedPort;
 use super::{VIRTUAL_INBOUND, tls};
-use crate::build::cluster::{stat_name, wire};
+use crate::build::access::Access;
+use crate::build::cluster::{Defaults, stat_name, wire};
 use crate::build::http::{Http, Routes, Side};
 use crate::build::route::origin_metadata;
 use crate::build::{BLACKHOLE_CLUSTER, TCP_PROXY, access_log, bool_value, duration, network_filter, u32_value};
@@ -47,7 +48,10 @@ const fn way(http: bool, terminates: bool, transport: &'static str, alpn: &'stat
 /// What the chains of a listener share.
 pub(super) struct Context<'a> {
     pub(super) settings: &'a Settings,
+    pub(super) defaults: &'a Defaults,
     pub(super) server: &'a Server,
+    /// What everything that comes in must pass.
+    pub(super) access: &'a Access,
 }
 
 impl Context<'_> {
@@ -91,11 +95,13 @@ impl Context<'_> {
         // TLS of the user only where the mesh's does not claim the port.
         if let (Some(own), MtlsMode::Disable) = (&port.tls, port.mtls) {
             let way = way(port.protocol.is_http(), true, "tls", &[]);
-            return vec![self.chain(port, &way, Some(tls::user(own, self.settings, self.server)))];
+            return vec![self.chain(port, &way, Some(tls::user(own, self.settings, self.defaults, self.server)))];
         }
         self.ways(port.protocol, port.mtls)
             .iter()
-            .map(|way| self.chain(port, way, way.terminates.then(|| tls::mesh(self.settings, self.server))))
+            .map(|way| {
+                self.chain(port, way, way.terminates.then(|| tls::mesh(self.settings, self.defaults, self.server)))
+            })
             .collect()
     }
 
@@ -118,7 +124,7 @@ impl Context<'_> {
                 application_protocols: way.alpn.iter().map(|p| (*p).to_owned()).collect(),
                 ..FilterChainMatch::default()
             }),
-            filters: vec![if way.http { self.http(port) } else { self.tcp(port) }],
+            filters: if way.http { vec![self.http(port)] } else { self.tcp(port) },
             transport_socket: socket,
             metadata: port.source.as_ref().map(origin_metadata),
             ..FilterChain::default()
@@ -132,10 +138,11 @@ impl Context<'_> {
         let mut http = Http::new(Side::Inbound, stat_prefix, routes, port.protocol);
         http.forward_client_cert = Some(ForwardClientCertDetails::AppendForward);
         http.http10 = self.http10();
+        http.filters.clone_from(&self.access.http);
         http.filter(self.settings)
     }
 
-    fn tcp(&self, port: &PlannedPort) -> envoy_types::pb::envoy::config::listener::v3::Filter {
+    fn tcp(&self, port: &PlannedPort) -> Vec<envoy_types::pb::envoy::config::listener::v3::Filter> {
         let pattern = &self.settings.mesh.inbound_cluster_stat_name;
         let named = port.service.as_ref().filter(|_| !pattern.is_empty());
         let stat_prefix = named
@@ -149,7 +156,9 @@ impl Context<'_> {
             access_log: access_log::tcp(&self.settings.mesh),
             ..TcpProxy::default()
         };
-        network_filter(TCP_PROXY, &proxy)
+        let mut filters = self.access.tcp.clone();
+        filters.push(network_filter(TCP_PROXY, &proxy));
+        filters
     }
 
     /// Nobody may ask for the listener's own port: passed through, such a connection would come back for ever.

@@ -7,17 +7,16 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use mesh_api::Name;
-use mesh_api::mesh::TlsProtocol as MeshTlsProtocol;
 use mesh_api::networking::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
 
 use crate::build::cluster::tls::credential_secret;
-use crate::build::cluster::{FileSource, Traits, file_secret, mesh_secret};
-use crate::build::tls::{Checks, alpn, combined, downstream, own_or_mesh};
+use crate::build::cluster::{Defaults, FileSource, Traits, file_secret, mesh_secret};
+use crate::build::tls::{Checks, alpn, combined, downstream, own_or_mesh, texts};
 use crate::class::Server;
 use crate::model::Settings;
 
 /// What mesh mTLS may be encrypted with where the mesh says nothing else.
-const CIPHERS: &[&str] = &[
+const CIPHERS: [&str; 6] = [
     "ECDHE-ECDSA-AES256-GCM-SHA384",
     "ECDHE-RSA-AES256-GCM-SHA384",
     "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -27,13 +26,9 @@ const CIPHERS: &[&str] = &[
 ];
 
 /// Mesh mTLS: both sides show certificates of a trust domain of ours.
-pub(super) fn mesh(settings: &Settings, server: &Server) -> TransportSocket {
-    let mesh = settings.mesh.mesh_mtls.as_ref();
-    let ciphers = mesh.map(|m| m.cipher_suites.clone()).filter(|suites| !suites.is_empty());
-    let at_least = match mesh.map(|m| m.min_protocol_version) {
-        Some(MeshTlsProtocol::Tlsv1_3) => Version::TlSv13,
-        _ => Version::TlSv12,
-    };
+pub(super) fn mesh(settings: &Settings, defaults: &Defaults, server: &Server) -> TransportSocket {
+    let of_mesh = &defaults.mesh_tls;
+    let suites = texts(&of_mesh.cipher_suites);
     let trusted = if settings.features.flag("PILOT_SKIP_VALIDATE_TRUST_DOMAIN", false) {
         Vec::new()
     } else {
@@ -54,8 +49,9 @@ pub(super) fn mesh(settings: &Settings, server: &Server) -> TransportSocket {
     let common = CommonTlsContext {
         alpn_protocols: alpn(),
         tls_params: Some(TlsParameters {
-            cipher_suites: ciphers.unwrap_or_else(|| CIPHERS.iter().map(|c| (*c).to_owned()).collect()),
-            tls_minimum_protocol_version: at_least as i32,
+            cipher_suites: if suites.is_empty() { CIPHERS.map(str::to_owned).into() } else { suites },
+            ecdh_curves: texts(&of_mesh.ecdh_curves),
+            tls_minimum_protocol_version: if of_mesh.only_13 { Version::TlSv13 } else { Version::TlSv12 } as i32,
             tls_maximum_protocol_version: Version::TlSv13 as i32,
             ..TlsParameters::default()
         }),
@@ -63,7 +59,7 @@ pub(super) fn mesh(settings: &Settings, server: &Server) -> TransportSocket {
         validation_context_type: Some(combined(validation, authorities)),
         ..CommonTlsContext::default()
     };
-    downstream(common, true)
+    downstream(common, true, defaults)
 }
 
 fn trust_domain(domain: &str) -> SubjectAltNameMatcher {
@@ -78,9 +74,14 @@ fn trust_domain(domain: &str) -> SubjectAltNameMatcher {
 }
 
 /// TLS of a Sidecar's ingress listener.
-pub(super) fn user(tls: &ServerTlsSettings, settings: &Settings, server: &Server) -> TransportSocket {
+pub(super) fn user(
+    tls: &ServerTlsSettings,
+    settings: &Settings,
+    defaults: &Defaults,
+    server: &Server,
+) -> TransportSocket {
     if tls.mode == ServerTlsMode::IstioMutual {
-        return mesh(settings, server);
+        return mesh(settings, defaults, server);
     }
     let required = tls.mode == ServerTlsMode::Mutual;
     let verifies = required || tls.mode == ServerTlsMode::OptionalMutual;
@@ -111,21 +112,24 @@ pub(super) fn user(tls: &ServerTlsSettings, settings: &Settings, server: &Server
         revoked: &tls.ca_crl,
         accept_untrusted: tls.insecure_skip_verify == Some(true),
     };
-    let defaults = settings.mesh.tls_defaults.as_ref();
+    let at_least = match tls.min_protocol_version {
+        TlsProtocol::TlsAuto if defaults.tls.only_13 => TlsProtocol::TlsV1_3,
+        own => own,
+    };
     let common = CommonTlsContext {
         alpn_protocols: alpn(),
         tls_params: Some(TlsParameters {
-            tls_minimum_protocol_version: version(tls.min_protocol_version) as i32,
+            tls_minimum_protocol_version: version(at_least) as i32,
             tls_maximum_protocol_version: version(tls.max_protocol_version) as i32,
-            cipher_suites: own_or_mesh(&tls.cipher_suites, defaults.map(|d| &d.cipher_suites)),
-            ecdh_curves: own_or_mesh(&tls.ecdh_curves, defaults.map(|d| &d.ecdh_curves)),
+            cipher_suites: own_or_mesh(&tls.cipher_suites, &defaults.tls.cipher_suites),
+            ecdh_curves: own_or_mesh(&tls.ecdh_curves, &defaults.tls.ecdh_curves),
             ..TlsParameters::default()
         }),
         tls_certificate_sds_secret_configs: certificates,
         validation_context_type: verifies.then(|| checks.with(authorities)),
         ..CommonTlsContext::default()
     };
-    downstream(common, required)
+    downstream(common, required, defaults)
 }
 
 fn version(version: TlsProtocol) -> Version {
