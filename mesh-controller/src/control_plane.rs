@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::{Acceptor, Identity};
+use crate::jwks;
 use crate::source::Source;
 use crate::store::{self, Debounce, Problems, Published, Store};
 use crate::webhooks::Webhooks;
@@ -42,6 +43,7 @@ use crate::webhooks::Webhooks;
 /// ```
 pub struct ControlPlane {
     store: Store,
+    keys: jwks::Fetcher,
     server: Server<Mesh>,
     stop: CancellationToken,
     xds: Option<TcpListener>,
@@ -137,7 +139,7 @@ impl ControlPlane {
     /// # Errors
     /// When a listener fails for good.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { store, server, stop, xds, secure, webhooks, http, .. } = self;
+        let Self { store, keys, server, stop, xds, secure, webhooks, http, .. } = self;
         let mut ready = store.synced();
         // The pages stay until the streams have ended: `/ready` says no meanwhile.
         let drained = CancellationToken::new();
@@ -182,7 +184,7 @@ impl ControlPlane {
             tracing::info!("draining");
             stop.cancel();
         };
-        let (xds, (), ()) = tokio::join!(xds, store.run(stop.clone()), stopping);
+        let (xds, (), (), ()) = tokio::join!(xds, store.run(stop.clone()), keys.run(stop.clone()), stopping);
         while let Some(page) = pages.join_next().await {
             page??;
         }
@@ -273,7 +275,10 @@ impl ControlPlaneBuilder {
     /// # Errors
     /// When an address is taken or not ours; the error names it.
     pub async fn bind(self) -> io::Result<ControlPlane> {
+        let features = self.settings.features.clone();
         let mut store = Store::new(self.settings, self.debounce);
+        let (wanted, news) = store.keys();
+        let keys = jwks::Fetcher::new(&features, wanted, news).map_err(io::Error::other)?;
         if let Some(settings) = self.new_settings {
             store.settings(settings);
         }
@@ -320,7 +325,7 @@ impl ControlPlaneBuilder {
             .zip(self.identity)
             .map(|(listener, identity)| (listener, Arc::new(Acceptor::new(identity.authority, identity.hosts))));
         let http = http.into_iter().chain(metrics).collect();
-        Ok(ControlPlane { store, server, stop, xds, secure, webhooks, http, addresses, ca_metrics })
+        Ok(ControlPlane { store, keys, server, stop, xds, secure, webhooks, http, addresses, ca_metrics })
     }
 
     /// [`bind`](Self::bind) and [`run_until`](ControlPlane::run_until) in one.
@@ -353,6 +358,13 @@ struct Mesh {
     stop: CancellationToken,
 }
 
+/// A proxy on a stream.
+struct Connected {
+    proxy: Arc<Proxy>,
+    /// It has proved to be of the namespace that it says; only then it may have that namespace's Secrets.
+    verified: bool,
+}
+
 impl Mesh {
     /// Logs what cannot be done for a proxy, once for all classes that it cannot be done for.
     fn tell_problems_of(&self, state: &Published, proxy: &Arc<Proxy>) {
@@ -370,7 +382,7 @@ impl Mesh {
 
 impl Backend for Mesh {
     type Snapshot = Published;
-    type Client = Arc<Proxy>;
+    type Client = Connected;
 
     fn snapshots(&self) -> watch::Receiver<Arc<Published>> {
         self.states.clone()
@@ -383,19 +395,28 @@ impl Backend for Mesh {
         }
     }
 
-    fn connect(&self, node: &Node, caller: &Caller<'_>) -> Result<Arc<Proxy>, tonic::Status> {
+    fn connect(&self, node: &Node, caller: &Caller<'_>) -> Result<Connected, tonic::Status> {
         let proxy = Proxy::from_node(node).map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
-        if self.identity.is_some() && caller.peer.encrypted {
+        let verified = self.identity.is_some() && caller.peer.encrypted;
+        if verified {
             Identity::admit(&proxy, &caller.peer.identities)?;
         }
-        Ok(Arc::new(proxy))
+        Ok(Connected { proxy: Arc::new(proxy), verified })
     }
 
-    fn resources(&self, state: &Published, proxy: &Arc<Proxy>, kind: TypeUrl) -> ResourceSet {
+    fn resources(&self, state: &Published, client: &Connected, kind: TypeUrl) -> ResourceSet {
+        let proxy = &client.proxy;
         if kind == TypeUrl::Listener {
             self.tell_problems_of(state, proxy);
         }
-        self.builder.build(&state.snapshot, proxy, kind)
+        let built = self.builder.build(&state.snapshot, proxy, kind);
+        if kind == TypeUrl::Secret && !client.verified {
+            if built.iter().next().is_some() {
+                tracing::warn!(proxy = %proxy.id, "its Secrets are not sent: it has not proved who it is; let it connect over TLS");
+            }
+            return ResourceSet::default();
+        }
+        built
     }
 
     fn changed_at(&self, state: &Published) -> Option<Instant> {

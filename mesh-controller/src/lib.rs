@@ -13,6 +13,7 @@ pub mod cli;
 pub mod control_plane;
 pub mod identity;
 pub mod install;
+mod jwks;
 pub mod leader;
 pub mod mesh_config;
 pub mod meshctl;

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use mesh_api::{Diagnostic, Location, Object, ObjectRef};
 use mesh_xds::model::Settings;
+use mesh_xds::model::request_authentication::{FetchedKeys, KeySource};
 use mesh_xds::{Builder, Change, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::jwks::{News, Wanted};
 use crate::source::{Batch, Event, Source};
 
 mod debounce;
@@ -48,6 +50,9 @@ pub struct Store {
     snapshots: watch::Sender<Arc<Published>>,
     problems: watch::Sender<Arc<Problems>>,
     synced: watch::Sender<bool>,
+    /// Which keys of tokens are to be fetched, and what comes of it.
+    wanted_keys: watch::Sender<Wanted>,
+    fetched_keys: Option<mpsc::Receiver<News>>,
 }
 
 impl Store {
@@ -63,6 +68,8 @@ impl Store {
             })),
             problems: watch::Sender::default(),
             synced: watch::Sender::new(false),
+            wanted_keys: watch::Sender::default(),
+            fetched_keys: None,
         }
     }
 
@@ -78,6 +85,13 @@ impl Store {
     /// Settings that change while the store runs.
     pub fn settings(&mut self, settings: watch::Receiver<Arc<Settings>>) {
         self.settings = Some(settings);
+    }
+
+    /// Which keys of tokens are to be fetched by whoever calls this, and where to tell what comes of it.
+    pub(crate) fn keys(&mut self) -> (watch::Receiver<Wanted>, mpsc::Sender<News>) {
+        let (news, fetched) = mpsc::channel(BACKLOG);
+        self.fetched_keys = Some(fetched);
+        (self.wanted_keys.subscribe(), news)
     }
 
     /// The states of the mesh. The first value is the empty mesh; see [`synced`](Self::synced).
@@ -105,12 +119,14 @@ impl Store {
         }
         drop(sender);
         let mut settings = self.settings;
+        let mut fetched_keys = self.fetched_keys;
         let current = Published::clone(&self.snapshots.borrow());
         let mut writer = Writer {
             current,
             claims: HashMap::new(),
             pending: BTreeSet::new(),
             settings: None,
+            keys: BTreeMap::new(),
             unsynced: (0..sources.len()).collect(),
             burst: Burst::new(self.debounce),
             said: Problems::new(names),
@@ -118,6 +134,7 @@ impl Store {
             snapshots: self.snapshots,
             problems: self.problems,
             synced: self.synced,
+            wanted_keys: self.wanted_keys,
         };
         writer.burst.change(Instant::now());
         loop {
@@ -129,6 +146,10 @@ impl Store {
                 Some((index, said)) = batches.recv() => writer.hear(index, said, Instant::now()),
                 Some(new) = newer(&mut settings) => {
                     writer.settings = Some(new);
+                    writer.burst.change(Instant::now());
+                }
+                Some((source, fetched)) = told(&mut fetched_keys) => {
+                    writer.keys.insert(source, fetched);
                     writer.burst.change(Instant::now());
                 }
             }
@@ -154,6 +175,15 @@ async fn newer(settings: &mut Option<watch::Receiver<Arc<Settings>>>) -> Option<
     }
 }
 
+/// What comes next of fetching keys; `None` when nothing will.
+async fn told(fetched: &mut Option<mpsc::Receiver<News>>) -> Option<News> {
+    let news = fetched.as_mut()?.recv().await;
+    if news.is_none() {
+        *fetched = None;
+    }
+    news
+}
+
 /// Hands on what one source says; a source that ends has said all.
 async fn drive(index: usize, mut source: Box<dyn Source>, batches: mpsc::Sender<(usize, Option<Batch>)>) {
     loop {
@@ -172,6 +202,8 @@ struct Writer {
     /// The objects that may differ from the current snapshot.
     pending: BTreeSet<ObjectRef>,
     settings: Option<Arc<Settings>>,
+    /// What fetching keys of tokens has come to since the last publish.
+    keys: BTreeMap<KeySource, Option<FetchedKeys>>,
     unsynced: BTreeSet<usize>,
     burst: Burst,
     said: Problems,
@@ -180,6 +212,7 @@ struct Writer {
     snapshots: watch::Sender<Arc<Published>>,
     problems: watch::Sender<Arc<Problems>>,
     synced: watch::Sender<bool>,
+    wanted_keys: watch::Sender<Wanted>,
 }
 
 struct Claim {
@@ -234,6 +267,7 @@ impl Writer {
             Some(claim) => Change::Upsert(claim.object.clone()),
             None => Change::Delete(key.clone()),
         }));
+        changes.extend(std::mem::take(&mut self.keys).into_iter().map(|(source, keys)| Change::Keys(source, keys)));
         self.current.changed_at = self.burst.since().map(Instant::into_std);
         self.burst.published();
         let current = self.current.snapshot.clone();
@@ -258,6 +292,13 @@ impl Writer {
         }
         self.said.between_objects(self.problems_between_objects());
         self.problems.send_if_modified(|said| self.said.publish(said));
+        let wanted = self.joined.wanted_keys(&self.current.snapshot);
+        self.wanted_keys.send_if_modified(|known| {
+            *known != wanted && {
+                *known = wanted;
+                true
+            }
+        });
         let first = self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
         let current = Arc::new(self.current.clone());
         self.snapshots.send_if_modified(|published| {
