@@ -156,7 +156,7 @@ impl Worlds<'_> {
         let is_new = self.before.gateways.get(&row.key()).is_none();
         let own = Gateway { created: if is_new && row.created == 0 { i64::MAX } else { row.created }, ..row.clone() };
         let alone = left_out(&[&own]);
-        let mut told: Vec<Diagnostic> = alone.iter().map(|lost| within(lost)).collect();
+        let mut told: Vec<Diagnostic> = alone.iter().map(within).collect();
         for (_, other) in self.after.gateways.iter() {
             if other.key() == own.key() || !share_proxies(&own.selector, &other.selector) {
                 continue;
