@@ -78,9 +78,7 @@ type Following = Pin<Box<dyn Future<Output = Infallible>>>;
 
 impl Serving {
     pub(super) fn new(meshd: &Meshd, identity: &Identity, cluster: Option<Client>) -> Self {
-        let mut options = Options::default();
-        options.deny_conflicts = meshd.webhooks.deny_conflicts;
-        options.revision.clone_from(&meshd.revision);
+        let options = Options { deny_conflicts: meshd.webhooks.deny_conflicts, revision: meshd.revision.clone() };
         let name = of_revision(CONFIG_MAP, &meshd.revision);
         let mut hosts = identity.hosts.clone();
         // The Service of a revision is its own.
