@@ -137,40 +137,22 @@ struct Planning {
 impl Planning {
     fn new(operator: &Value) -> Result<Self, Diagnostic> {
         let mut told = Vec::new();
-        let root = FieldPath::new("spec");
-        let written = operator.get("spec").cloned().unwrap_or_else(|| json!({}));
-        let mut user = schema::fit(&SPEC, written, &root, &mut told).unwrap_or_else(|| json!({}));
-        if let Some(fields) = user.get_mut("values") {
-            let fit = schema::fit(&values::SCHEMA, fields.take(), &root.field("values"), &mut told);
-            *fields = fit.unwrap_or_default();
-        }
+        let user = supported(operator, &mut told);
         let mut spec = profile::spec(text(&user, "/profile"))?;
         lay(&mut spec, user.clone());
         let of_user = user.get("values").cloned().unwrap_or_default();
         let said = [text(&of_user, "/global/istioNamespace"), text(&spec, "/namespace"), NAMESPACE];
         let namespace = said.into_iter().find(|name| !name.is_empty()).unwrap_or(NAMESPACE).to_owned();
-        let mut values = spec.get("values").cloned().unwrap_or_else(|| json!({}));
-        for (field, path) in
-            [("hub", ["global", "hub"].as_slice()), ("tag", &["global", "tag"]), ("revision", &["revision"])]
-        {
-            if let Some(value) = spec.get(field) {
-                set(&mut values, path, value.clone());
-            }
-        }
-        let mesh = [spec.get("meshConfig"), values.get("meshConfig")].into_iter().flatten().cloned();
-        let mesh = mesh.fold(json!({}), |mut all, over| {
-            lay(&mut all, over);
-            all
-        });
-        told.extend(mesh_problems(&mesh));
-        set(&mut values, &["meshConfig"], mesh);
-        // What is said of values goes before what follows from other fields.
-        lay(&mut values, of_user);
-        set(&mut values, &["global", "istioNamespace"], namespace.as_str().into());
+        let values = helm_values(&spec, of_user, &namespace);
         let revision = text(&values, "/revision").to_owned();
+        if !is_label(&revision) {
+            let message = "a revision is part of names: write lower-case letters, digits and hyphens, such as 1-31";
+            return Err(Diagnostic::error("InvalidField", message).at(FieldPath::new("spec.revision")));
+        }
+        told.extend(mesh_problems(&values));
         if FOREIGN.contains(&text(&values, "/global/hub")) {
             let message = "this registry has Istio's images, not ours; remove the field, or name one that has meshd";
-            told.push(Diagnostic::warning("ForeignHub", message).at(root.field("hub")));
+            told.push(Diagnostic::warning("ForeignHub", message).at(FieldPath::new("spec.hub")));
         }
         Ok(Self { spec, values, namespace, revision, told })
     }
@@ -340,6 +322,42 @@ impl Planning {
     }
 }
 
+/// What of the spec is supported. What isn't is told.
+fn supported(operator: &Value, told: &mut Vec<Diagnostic>) -> Value {
+    let root = FieldPath::new("spec");
+    let written = operator.get("spec").cloned().unwrap_or_else(|| json!({}));
+    let mut spec = schema::fit(&SPEC, written, &root, told).unwrap_or_else(|| json!({}));
+    if let Some(fields) = spec.get_mut("values") {
+        *fields = schema::fit(&values::SCHEMA, fields.take(), &root.field("values"), told).unwrap_or_default();
+    }
+    spec
+}
+
+/// The values that follow from a spec. What the user says of values goes before what follows from other fields.
+fn helm_values(spec: &Value, of_user: Value, namespace: &str) -> Value {
+    let mut values = json!({"meshConfig": {}});
+    lay(&mut values, spec.get("values").cloned().unwrap_or_default());
+    for (field, path) in
+        [("hub", ["global", "hub"].as_slice()), ("tag", &["global", "tag"]), ("revision", &["revision"])]
+    {
+        if let Some(value) = spec.get(field) {
+            set(&mut values, path, value.clone());
+        }
+    }
+    if let Some(mesh) = spec.get("meshConfig") {
+        lay(&mut values, json!({"meshConfig": mesh}));
+    }
+    lay(&mut values, of_user);
+    set(&mut values, &["global", "istioNamespace"], namespace.into());
+    values
+}
+
+/// Whether a text can be part of a name; none can.
+fn is_label(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    text.len() <= 63 && text.chars().all(plain) && !text.starts_with('-') && !text.ends_with('-')
+}
+
 /// How many pods the settings ask for, as values: charts decide by them whether there is a budget, and whoever wants
 /// two pods wants them where they are scaled automatically, too.
 fn replicas(values: &mut Value, settings: &Value, count: &[&str], min: &[&str], max: &[&str]) {
@@ -362,9 +380,10 @@ static SPEC: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// What is wrong with the mesh's settings.
-fn mesh_problems(mesh: &Value) -> Vec<Diagnostic> {
+fn mesh_problems(values: &Value) -> Vec<Diagnostic> {
     let root = FieldPath::new("spec.meshConfig");
-    let (_, told) = MeshConfig::default().apply(&"spec.meshConfig".into(), &mesh.to_string());
+    let mesh = values.get("meshConfig").map(Value::to_string).unwrap_or_default();
+    let (_, told) = MeshConfig::default().apply(&"spec.meshConfig".into(), &mesh);
     told.into_iter()
         .map(|mut problem| {
             problem.location = None;

@@ -94,6 +94,8 @@ fn profiles_have_the_parts_that_istios_have() {
         assert_eq!(parts.join(" "), want, "{profile}");
         assert_eq!(told(&plan), Vec::<String>::new(), "{profile}");
     }
+    let error = Plan::of(&json!({"spec": {"revision": "1.31"}})).unwrap_err();
+    assert_eq!((error.code.as_ref(), error.path.as_str()), ("InvalidField", "spec.revision"));
     let error = Plan::of(&json!({"spec": {"profile": "ambient"}})).unwrap_err();
     assert_eq!(error.code, "UnknownProfile");
     assert!(error.message.contains("default, demo, empty, minimal"), "{error}");

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta, Patch, PatchParams};
 use kube::core::{Resource, ResourceExt};
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::finalizer::{self, finalizer};
 use kube::runtime::reflector::ObjectRef;
@@ -165,8 +165,9 @@ impl Operator {
         controller
             .run(reconcile, failed, context)
             .for_each(|result| {
-                if let Err(error) = result {
-                    tracing::debug!("{error}");
+                // Failures of reconciliations are told by `failed`.
+                if let Err(controller::Error::QueueError(error)) = result {
+                    tracing::warn!("a watch of the operator: {error}; it is tried again");
                 }
                 ready(())
             })

@@ -2,7 +2,7 @@
 //! IstioOperator all goes.
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -213,4 +213,22 @@ async fn meshctl_installs_and_uninstalls() {
     assert_eq!(meshctl(&["uninstall", "--purge"]).0, 0);
     assert!(there().await.is_empty(), "{:?}", there().await);
     assert_eq!(keys(&objects.observe().await.unwrap(), |_| true).len(), 16, "the definitions stay");
+
+    // The operator as a process: it acts, and ends when it is told to.
+    let mut operator = Command::new(env!("CARGO_BIN_EXE_meshctl"))
+        .args(["operator", "--kubeconfig", "kubeconfig", "--http-addr=127.0.0.1:0", "--monitoring-addr=127.0.0.1:0"])
+        .current_dir(folder.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mesh = installation("mesh", json!({"profile": "minimal"}));
+    cluster.apply(&mesh).await;
+    until(&objects, "the operator acts", |there| keys(there, owned("mesh")).contains("Deployment istio-system/istiod"))
+        .await;
+    cluster.delete(&mesh).await;
+    assert!(there().await.is_empty(), "the IstioOperator goes last");
+    let pid = rustix::process::Pid::from_child(&operator);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let ended = tokio::task::spawn_blocking(move || operator.wait()).await.unwrap().unwrap();
+    assert!(ended.success(), "{ended}");
 }
