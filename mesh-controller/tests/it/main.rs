@@ -24,4 +24,5 @@ mod pipeline;
 mod rights;
 mod samples;
 mod simulation;
+mod validate;
 mod webhooks;
