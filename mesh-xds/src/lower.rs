@@ -97,4 +97,9 @@ pub(crate) fn created(metadata: &kube_meta::ObjectMeta) -> i64 {
     metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second())
 }
 
+/// True for what can name a header. Envoy refuses whole listeners for control characters in one.
+pub(crate) fn is_header_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
 pub(crate) use k8s_openapi::apimachinery::pkg::apis::meta::v1 as kube_meta;

@@ -8,7 +8,7 @@ use mesh_api::types::Duration;
 use mesh_api::{Name, ObjectRef};
 
 use super::attachment::attachment;
-use super::{Lowered, Told, created};
+use super::{Lowered, Told, created, is_header_name};
 use crate::model::InNamespace;
 use crate::model::request_authentication::{JwtRule, KeySource, Keys, RequestAuthentication, is_key_set};
 use crate::snapshot::Row;
@@ -17,6 +17,10 @@ use crate::snapshot::Row;
 const SPACE_DELIMITED: [&str; 2] = ["permission", "scope"];
 /// How long fetching keys may take where nothing else is said, in seconds.
 const TIMEOUT: i64 = 5;
+
+/// Envoy refuses a whole listener for a header without a proper name.
+const NO_HEADER: &str =
+    "a header has a name without spaces, and what is read or written is named, too; this does not count";
 
 /// Lowers a RequestAuthentication.
 pub(crate) fn lower(object: &Written) -> Lowered {
@@ -41,20 +45,24 @@ fn rule(path: &str, written: &WrittenRule, told: &mut Told<'_>) -> JwtRule {
     }
     let delimited: BTreeSet<Name> =
         SPACE_DELIMITED.into_iter().map(Name::from).chain(names(&written.space_delimited_claims)).collect();
-    let mut complete = |field: &str, index: usize, parts: [&String; 2], needed: usize| {
-        let is_complete = parts.iter().take(needed).all(|part| !part.is_empty());
-        if !is_complete {
-            let message = "a name is missing, so this entry does not count";
-            told.error("EmptyValue", format!("{path}.{field}[{index}]"), message);
+    let mut from_headers = Vec::new();
+    for (i, from) in written.from_headers.iter().enumerate() {
+        match is_header_name(&from.name) && !from.prefix.contains(char::is_control) {
+            true => from_headers.push((from.name.as_str().into(), from.prefix.as_str().into())),
+            false => told.error("InvalidHeader", format!("{path}.fromHeaders[{i}]"), NO_HEADER),
         }
-        is_complete.then(|| parts.map(|part| Name::from(part.as_str())).into())
-    };
-    let from_headers = written.from_headers.iter().enumerate();
-    let from_headers =
-        from_headers.filter_map(|(i, from)| complete("fromHeaders", i, [&from.name, &from.prefix], 1)).collect();
-    let claims_to = written.output_claim_to_headers.iter().enumerate();
-    let claims_to =
-        claims_to.filter_map(|(i, to)| complete("outputClaimToHeaders", i, [&to.header, &to.claim], 2)).collect();
+    }
+    let mut claims_to = Vec::new();
+    for (i, to) in written.output_claim_to_headers.iter().enumerate() {
+        match is_header_name(&to.header) && !to.claim.is_empty() {
+            true => claims_to.push((to.header.as_str().into(), to.claim.as_str().into())),
+            false => told.error("InvalidHeader", format!("{path}.outputClaimToHeaders[{i}]"), NO_HEADER),
+        }
+    }
+    let payload_to = written.output_payload_to_header.as_str();
+    if !payload_to.is_empty() && !is_header_name(payload_to) {
+        told.error("InvalidHeader", format!("{path}.outputPayloadToHeader"), NO_HEADER);
+    }
     JwtRule {
         issuer: written.issuer.as_str().into(),
         audiences: names(&written.audiences).collect(),
@@ -63,9 +71,9 @@ fn rule(path: &str, written: &WrittenRule, told: &mut Told<'_>) -> JwtRule {
         from_params: names(&written.from_params).collect(),
         from_cookies: names(&written.from_cookies).collect(),
         forward: written.forward_original_token,
-        payload_to: written.output_payload_to_header.as_str().into(),
+        payload_to: Some(payload_to).filter(|name| is_header_name(name)).unwrap_or_default().into(),
         claims_to,
-        timeout: written.timeout.unwrap_or(Duration::from_secs(TIMEOUT)),
+        timeout: written.timeout.filter(|t| !t.is_negative()).unwrap_or(Duration::from_secs(TIMEOUT)),
         space_delimited: delimited.into_iter().collect(),
         required: written.presence == TokenPresence::Required,
     }
@@ -131,7 +139,12 @@ mod tests {
             ("{issuer: ''}", "NoIssuer spec.jwtRules[0].issuer"),
             ("{issuer: a, jwks: nonsense}", "InvalidKeys spec.jwtRules[0].jwks"),
             ("{issuer: a, jwksUri: 'file:///etc/passwd'}", "InvalidUrl spec.jwtRules[0].jwksUri"),
-            ("{issuer: a, fromHeaders: [{name: ''}]}", "EmptyValue spec.jwtRules[0].fromHeaders[0]"),
+            ("{issuer: a, fromHeaders: [{name: ''}]}", "InvalidHeader spec.jwtRules[0].fromHeaders[0]"),
+            (
+                "{issuer: a, outputClaimToHeaders: [{header: a, claim: ''}]}",
+                "InvalidHeader spec.jwtRules[0].outputClaimToHeaders[0]",
+            ),
+            ("{issuer: a, outputPayloadToHeader: 'a b'}", "InvalidHeader spec.jwtRules[0].outputPayloadToHeader"),
         ] {
             assert_eq!(lowered(rule).1, [want], "{rule}");
         }

@@ -3,6 +3,7 @@
 use mesh_api::Name;
 use mesh_api::security::{Condition as Written, Operation as WrittenOperation, Source};
 
+use crate::lower::is_header_name;
 use crate::model::authorization_policy::{Client, Operation, Pattern};
 use crate::net::Cidr;
 
@@ -193,8 +194,7 @@ fn claim<'o>(path: Result<Vec<Name>, Unreadable>) -> Read<'o, Client> {
 /// `[name]` of a header.
 fn header(brackets: &str) -> Result<Name, Unreadable> {
     let name = brackets.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let is_token = |name: &&str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
-    name.filter(is_token).map(Name::from).ok_or_else(|| {
+    name.filter(|name| is_header_name(name)).map(Name::from).ok_or_else(|| {
         Unreadable("InvalidKey", format!("request.headers{brackets} is not of the form request.headers[NAME]"))
     })
 }
