@@ -107,10 +107,14 @@ impl Response {
         if patch.0.is_empty() {
             return Self::allow();
         }
-        Self {
-            patch: Some(BASE64_STANDARD.encode(serde_json::json!(patch).to_string())),
-            patch_type: Some("JSONPatch".to_owned()),
-            ..Self::allow()
+        match serde_json::to_vec(patch) {
+            Ok(patch) => Self {
+                patch: Some(BASE64_STANDARD.encode(patch)),
+                patch_type: Some("JSONPatch".to_owned()),
+                ..Self::allow()
+            },
+            // Paths and values, which JSON can always hold.
+            Err(error) => Self::deny(500, error.to_string()),
         }
     }
 

@@ -50,6 +50,13 @@ struct Made {
     told: Vec<Diagnostic>,
 }
 
+impl Made {
+    /// True when nothing can have changed since.
+    fn is_of(&self, state: &Arc<Published>, data: Option<&Arc<BTreeMap<String, String>>>) -> bool {
+        Arc::ptr_eq(&self.state, state) && data.is_none_or(|data| Arc::ptr_eq(data, &self.inputs.data))
+    }
+}
+
 /// Injects with what is in force when a pod comes.
 pub(super) struct Injection {
     states: watch::Receiver<Arc<Published>>,
@@ -65,22 +72,17 @@ impl Injection {
 
     fn injector(&self) -> Arc<Injector> {
         let state = self.states.borrow().clone();
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = made.take();
         let data = match &self.source {
             InjectorConfig::Followed(data) => Some(data.borrow().clone()),
             InjectorConfig::InStore => None,
         };
-        let same_state = before.as_ref().filter(|made| Arc::ptr_eq(&made.state, &state));
-        let inputs = match (same_state, data) {
-            (Some(made), None) => made.inputs.clone(),
-            (Some(made), Some(data)) => Inputs { data, ..made.inputs.clone() },
-            (None, data) => self.inputs(&state, data),
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = made.take();
+        let new = match before {
+            Some(made) if made.is_of(&state, data.as_ref()) => made,
+            before => self.make(state.clone(), self.inputs(&state, data), before),
         };
-        let new = self.make(state, inputs, before);
-        let injector = new.injector.clone();
-        *made = Some(new);
-        injector
+        made.insert(new).injector.clone()
     }
 
     fn inputs(&self, state: &Published, data: Option<Arc<BTreeMap<String, String>>>) -> Inputs {
@@ -99,7 +101,7 @@ impl Injection {
     /// The injector for these inputs; templates are parsed again only if they may have changed.
     fn make(&self, state: Arc<Published>, inputs: Inputs, before: Option<Made>) -> Made {
         let before = match before {
-            Some(made) if made.inputs == inputs => return Made { state, ..made },
+            Some(made) if made.inputs == inputs => return Made { state, inputs, ..made },
             before => before,
         };
         let (mut config, told) = match before {
