@@ -59,7 +59,8 @@
 //! Input may be hostile: depth, size, aliases and the number of documents are limited
 //! ([`document::MAX_DEPTH`] and its like), and the time is linear in the text. Nothing here needs a system: the crate is
 //! meant for wasm32-unknown-unknown, too. It has 50 dependencies, of which 32 are in the program and the rest only build
-//! it; one core reads some 90,000 VirtualServices of 470 bytes a second.
+//! it. One core reads some 95,000 VirtualServices of 470 bytes a second, 80,000 with [`Validate`], 30,000 with their schema
+//! as well.
 //!
 //! # Invariants
 //! - Nobody below: this crate knows no runtime, no socket, no clock, no Envoy. It must compile in seconds.
