@@ -17,6 +17,7 @@ use crate::nodelet::volumes::Sources;
 use crate::nodelet::{self, Nodelet, plan};
 use crate::{http, sandbox};
 
+mod policy;
 pub mod traffic;
 
 use traffic::{Replies, Traffic};
@@ -75,6 +76,11 @@ pub fn injector() -> Result<Injector, String> {
 
 fn edits() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("edits")
+}
+
+/// The access policy that is shown.
+fn policies() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("policy")
 }
 
 fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
@@ -238,6 +244,7 @@ async fn mesh(options: &Options) -> Result<(), String> {
     let replies = traffic.send(options.requests, |done| progress.say(&format!("{done} requests"))).await;
     judge(&replies, &asked, &mut problems)?;
     nodelet.all_alive()?;
+    policy::show(&mut nodelet, &config, &mut problems).await?;
     let (_, metrics) = http::get(METRICS).await?;
     let rejected = rejected(&String::from_utf8_lossy(&metrics));
     say(&format!("\n{rejected} of the control plane's responses were rejected by an Envoy"))?;
