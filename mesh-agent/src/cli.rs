@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::Environment;
 use crate::admin::Admin;
+use crate::dns::Resolv;
 use crate::environment::parse_bool;
 use crate::init::{self, apply::Tools, rules};
 use crate::wait;
@@ -142,17 +143,19 @@ fn pod(options: &init::Options, env: &Environment) -> anyhow::Result<init::Pod> 
     let wants_dns =
         options.redirect_dns || env.flag("REDIRECT_DNS", false) || env.flag("ISTIO_META_DNS_CAPTURE", false);
     if wants_dns && !options.capture_all_dns && !env.flag("CAPTURE_ALL_DNS", false) {
-        let text =
-            std::fs::read_to_string("/etc/resolv.conf").context("reading /etc/resolv.conf for its DNS servers")?;
-        for server in text.lines().filter_map(|line| line.strip_prefix("nameserver")) {
-            match server.trim().parse() {
-                Ok(IpAddr::V4(server)) => pod.dns_v4.push(server.to_string()),
-                Ok(IpAddr::V6(server)) => pod.dns_v6.push(server.to_string()),
-                Err(_) => warn!("nameserver {server} in /etc/resolv.conf is no IP address"),
-            }
+        for server in resolv_conf()?.servers {
+            let family = if server.is_ipv4() { &mut pod.dns_v4 } else { &mut pod.dns_v6 };
+            family.push(server.to_string());
         }
     }
     Ok(pod)
+}
+
+fn resolv_conf() -> anyhow::Result<Resolv> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").context("reading /etc/resolv.conf for its DNS servers")?;
+    let (resolv, wrong) = Resolv::parse(&text);
+    wrong.iter().for_each(|server| warn!("nameserver {server} in /etc/resolv.conf is no IP address"));
+    Ok(resolv)
 }
 
 /// The addresses that this host would speak from, IPv4 first. Choosing a route sends nothing.

@@ -8,6 +8,7 @@
 //! - The pod is ready only once Envoy has its listeners and clusters from the control plane and its workers run.
 //! - What is asked for and not supported is said in the log or refused; nothing is left out silently.
 //! - The workload's key is made here and goes to nobody but Envoy; it is on no disk unless that is asked for.
+//! - Names of the mesh are answered without asking anybody, also while the control plane is away.
 //! - Configuration passes through: it is never collected, decoded or copied. Envoy serves what it has while the control plane
 //!   is away.
 //! - One thread: everything is a task of one runtime, so that a pod pays for little.
@@ -16,9 +17,9 @@ pub mod admin;
 pub mod backoff;
 pub mod cli;
 pub mod client;
+pub mod dns;
 pub mod endpoint;
 pub mod environment;
-#[allow(clippy::disallowed_methods, reason = "a shell: it asks the clock")]
 pub mod identity;
 pub mod init;
 pub mod metrics;

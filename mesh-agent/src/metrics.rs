@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 /// The agent's metrics. Clones count together.
 #[derive(Clone)]
@@ -16,14 +17,25 @@ pub struct Metrics(Arc<Counted>);
 
 struct Counted {
     registry: Registry,
-    certified: Counter,
-    not_certified: Counter,
-    expiry: Gauge,
+    outgoing: Labelled<Counter>,
+    outgoing_failures: Labelled<Counter>,
+    expiry: Labelled<Gauge>,
+    /// When the workload's certificate ends, in seconds since 1970; 0 while there is none.
+    expires_at: AtomicU64,
     upstream_failures: Counter,
     upstream_connections: Gauge,
+    dns_asked: Counter,
+    dns_forwarded: Counter,
+    dns_failed: Counter,
     scrapes: Counter,
-    scrape_failures: Family<[(&'static str, &'static str); 1], Counter>,
+    scrape_failures: Labelled<Counter>,
 }
+
+/// A metric with one label.
+type Labelled<M> = Family<[(&'static str, &'static str); 1], M>;
+
+const CSR: [(&str, &str); 1] = [("request_type", "csr")];
+const WORKLOAD: [(&str, &str); 1] = [("resource_name", "default")];
 
 /// Whose metrics Prometheus is told.
 #[derive(Clone, Copy, Debug)]
@@ -35,33 +47,28 @@ pub(crate) enum Scraped {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("istio_agent");
-        let counter = |registry: &mut Registry, name: &str, help: &str| {
-            let counter = Counter::default();
-            registry.register(name, help, counter.clone());
-            counter
-        };
-        let gauge = |registry: &mut Registry, name: &str, help: &str| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        };
+        fn new<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+            let metric = M::default();
+            registry.register(name, help, metric.clone());
+            metric
+        }
         let r = &mut registry;
         Self(Arc::new(Counted {
-            certified: counter(r, "certificates_issued", "Certificates of the workload that were issued"),
-            not_certified: counter(r, "num_failed_outgoing_requests", "Requests for a certificate that failed"),
-            expiry: gauge(r, "cert_expiry_timestamp", "When the workload's certificate ends, in seconds since 1970"),
-            upstream_failures: counter(
+            outgoing: new(r, "num_outgoing_requests", "Requests to an authority"),
+            outgoing_failures: new(r, "num_failed_outgoing_requests", "Requests to an authority that failed"),
+            expiry: new(r, "cert_expiry_seconds", "How long the workload's certificate counts, in seconds from now"),
+            expires_at: AtomicU64::new(0),
+            upstream_failures: new(
                 r,
                 "istiod_connection_failures",
                 "Streams to the control plane that could not be opened",
             ),
-            upstream_connections: gauge(r, "istiod_connections", "Streams to the control plane that are open"),
-            scrapes: counter(r, "scrapes", "Merged metrics that were asked for"),
-            scrape_failures: {
-                let failures = Family::default();
-                r.register("scrape_failures", "Metrics that were missing in merged ones, by whose", failures.clone());
-                failures
-            },
+            upstream_connections: new(r, "istiod_connections", "Streams to the control plane that are open"),
+            dns_asked: new(r, "dns_requests", "Questions of DNS"),
+            dns_forwarded: new(r, "dns_upstream_requests", "Questions of DNS that other servers were asked"),
+            dns_failed: new(r, "dns_upstream_failures", "Questions of DNS that no other server has answered"),
+            scrapes: new(r, "scrapes", "Merged metrics that were asked for"),
+            scrape_failures: new(r, "scrape_failures", "Metrics that were missing in merged ones, by whose"),
             registry,
         }))
     }
@@ -84,13 +91,13 @@ impl Drop for Counting {
 
 impl Metrics {
     pub(crate) fn certified(&self, until: SystemTime) {
-        self.0.certified.inc();
-        let seconds = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.0.expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        self.0.outgoing.get_or_create(&CSR).inc();
+        self.0.expires_at.store(until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(), Ordering::Relaxed);
     }
 
     pub(crate) fn not_certified(&self) {
-        self.0.not_certified.inc();
+        self.0.outgoing.get_or_create(&CSR).inc();
+        self.0.outgoing_failures.get_or_create(&CSR).inc();
     }
 
     pub(crate) fn upstream_failed(&self) {
@@ -100,6 +107,18 @@ impl Metrics {
     pub(crate) fn upstream_connected(&self) -> Counting {
         self.0.upstream_connections.inc();
         Counting(self.0.upstream_connections.clone())
+    }
+
+    pub(crate) fn dns_asked(&self) {
+        self.0.dns_asked.inc();
+    }
+
+    pub(crate) fn dns_forwarded(&self) {
+        self.0.dns_forwarded.inc();
+    }
+
+    pub(crate) fn dns_failed(&self) {
+        self.0.dns_failed.inc();
     }
 
     pub(crate) fn scraped(&self) {
@@ -115,7 +134,13 @@ impl Metrics {
     }
 
     /// All of them in Prometheus' text form, without the mark at the end that only one of several texts may have.
-    pub fn text(&self) -> String {
+    pub fn text(&self, now: SystemTime) -> String {
+        let expires_at = self.0.expires_at.load(Ordering::Relaxed);
+        if expires_at > 0 {
+            let left = UNIX_EPOCH + Duration::from_secs(expires_at);
+            let left = left.duration_since(now).unwrap_or_default().as_secs();
+            self.0.expiry.get_or_create(&WORKLOAD).set(i64::try_from(left).unwrap_or(i64::MAX));
+        }
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.0.registry);
@@ -131,18 +156,21 @@ mod tests {
     #[test]
     fn what_happens_is_counted() {
         let metrics = Metrics::default();
-        metrics.certified(UNIX_EPOCH + std::time::Duration::from_secs(7));
+        let now = UNIX_EPOCH + Duration::from_secs(1_000);
+        metrics.not_certified();
+        metrics.certified(now + Duration::from_secs(7));
         let connected = metrics.clone().upstream_connected();
-        let text = metrics.text();
+        let text = metrics.text(now);
         for line in [
-            "istio_agent_certificates_issued_total 1",
-            "istio_agent_cert_expiry_timestamp 7",
+            "istio_agent_num_outgoing_requests_total{request_type=\"csr\"} 2",
+            "istio_agent_num_failed_outgoing_requests_total{request_type=\"csr\"} 1",
+            "istio_agent_cert_expiry_seconds{resource_name=\"default\"} 7",
             "istio_agent_istiod_connections 1",
         ] {
             assert!(text.contains(&format!("\n{line}\n")), "{line} in {text}");
         }
         assert!(!text.contains("EOF"));
         drop(connected);
-        assert!(metrics.text().contains("istio_agent_istiod_connections 0"));
+        assert!(metrics.text(now).contains("istio_agent_istiod_connections 0"));
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::google::protobuf;
 use mesh_xds::bootstrap::{ISTIO_VERSION, Node, ProxyConfig, Role};
 use serde_json::{Map, Value, json};
 
@@ -96,6 +98,36 @@ pub fn of_pod(
     (Node { role, ips, id, dns_domain, locality, metadata }, problems)
 }
 
+/// The node as the agent itself tells the control plane.
+pub fn message(node: &Node, config: &ProxyConfig) -> core::Node {
+    let mut parts = node.locality.splitn(3, '/').map(str::to_owned);
+    let mut part = || parts.next().unwrap_or_default();
+    core::Node {
+        id: node.service_node(),
+        cluster: node.cluster(config),
+        metadata: Some(structure(&node.metadata)),
+        locality: Some(core::Locality { region: part(), zone: part(), sub_zone: part() }),
+        ..core::Node::default()
+    }
+}
+
+fn structure(map: &Map<String, Value>) -> protobuf::Struct {
+    protobuf::Struct { fields: map.iter().map(|(key, value)| (key.clone(), of_json(value))).collect() }
+}
+
+fn of_json(value: &Value) -> protobuf::Value {
+    use protobuf::value::Kind;
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(value) => Kind::BoolValue(*value),
+        Value::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
+        Value::String(value) => Kind::StringValue(value.clone()),
+        Value::Array(values) => Kind::ListValue(protobuf::ListValue { values: values.iter().map(of_json).collect() }),
+        Value::Object(map) => Kind::StructValue(structure(map)),
+    };
+    protobuf::Value { kind: Some(kind) }
+}
+
 /// The lines `key="value"` that the downward API writes, with Go's quoting. `Err` is the line that is not so.
 fn downward_api(text: &str) -> Result<BTreeMap<String, String>, String> {
     let entry = |line: &str| {
@@ -138,7 +170,19 @@ mod tests {
         assert_eq!(node.metadata["INSTANCE_IPS"], "10.0.0.7");
         assert_eq!(node.metadata["ISTIO_VERSION"], ISTIO_VERSION);
         assert_eq!(node.metadata["app"], "reviews", "METAJSON entries are metadata of their own, too");
-        assert_eq!(node.metadata["PROXY_CONFIG"]["discoveryAddress"], "istiod.istio-system.svc:15010");
+        assert_eq!(node.metadata["PROXY_CONFIG"]["discoveryAddress"], "istiod.istio-system.svc:15012");
+    }
+
+    #[test]
+    fn the_agent_tells_what_envoy_tells() {
+        let (node, _) = of_pod(Role::Sidecar, vec![], "", &env(), &PodInfo::default(), &ProxyConfig::default());
+        let told = message(&node, &ProxyConfig::default());
+        assert_eq!((told.id, told.cluster), (node.service_node(), "reviews.default".to_owned()));
+        let locality = told.locality.unwrap();
+        assert_eq!((locality.region.as_str(), locality.sub_zone.as_str()), ("r", "s"));
+        let metadata = told.metadata.unwrap().fields;
+        assert_eq!(metadata["NAMESPACE"], of_json(&json!("default")));
+        assert_eq!(metadata["LABELS"], of_json(&node.metadata["LABELS"]));
     }
 
     #[test]

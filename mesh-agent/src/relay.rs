@@ -20,6 +20,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::client::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tonic::Code;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
@@ -30,8 +31,6 @@ use crate::unix::Socket;
 const SERVICE: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/";
 /// What the control plane may send before Envoy takes it.
 const WINDOW: u32 = 512 * 1024;
-/// gRPC's code for methods that are not there.
-const UNIMPLEMENTED: HeaderValue = HeaderValue::from_static("12");
 
 /// Passes streams on to the control plane.
 #[derive(Debug)]
@@ -93,40 +92,43 @@ impl Relay {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         if !request.uri().path().starts_with(SERVICE) {
-            let mut refusal = Response::new(Either::Right(Empty::new()));
-            refusal.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            refusal.headers_mut().insert("grpc-status", UNIMPLEMENTED);
-            return refusal;
+            return refusal(Code::Unimplemented);
         }
-        let (head, body) = request.into_parts();
-        let mut body = Some(body);
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        loop {
-            let error = match self.open(&head, &mut body).await {
-                Ok(response) => return response.map(Either::Left),
-                Err(error) => error,
-            };
-            self.metrics.upstream_failed();
-            if body.is_none() {
-                // The call was under way when it broke: Envoy has to begin anew.
-                warn!("the control plane broke off: {error}");
-                let mut gone = Response::new(Either::Right(Empty::new()));
-                gone.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-                gone.headers_mut().insert("grpc-status", HeaderValue::from_static("14"));
-                return gone;
+        let (mut sender, headers) = self.connected().await;
+        let answered =
+            async { Ok::<_, RelayError>(sender.send_request(self.upstream_request(request, headers)?).await?) };
+        match answered.await {
+            Ok(response) => {
+                let (address, counted) = (self.upstream.address.clone(), self.metrics.upstream_connected());
+                info!(address, "configuration is relayed");
+                response.map(|body| Either::Left(Streaming { body, address, _counted: counted }))
             }
-            let wait = backoff.next(fastrand::f64());
-            warn!("no control plane, trying again in {wait:.1?}: {error}");
-            tokio::time::sleep(wait).await;
+            Err(error) => {
+                // It was under way when it broke: Envoy has to begin anew.
+                self.metrics.upstream_failed();
+                warn!("the control plane broke off: {error}");
+                refusal(Code::Unavailable)
+            }
         }
     }
 
-    /// Opens one stream, over a connection of its own. The body is taken as soon as it may have been read from.
-    async fn open(
-        &self,
-        head: &http::request::Parts,
-        body: &mut Option<Incoming>,
-    ) -> Result<Response<Streaming>, RelayError> {
+    /// A connection for one stream, and the headers that say who we are: as soon as there is one.
+    async fn connected(&self) -> (http2::SendRequest<Incoming>, Headers) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            match self.connect().await {
+                Ok(connected) => return connected,
+                Err(error) => {
+                    let wait = backoff.next(fastrand::f64());
+                    self.metrics.upstream_failed();
+                    warn!("no control plane, trying again in {wait:.1?}: {error}");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(http2::SendRequest<Incoming>, Headers), RelayError> {
         let headers = self.upstream.headers()?;
         let connection = self.upstream.connect().await?;
         let mut http = http2::Builder::new(TokioExecutor::new());
@@ -137,8 +139,15 @@ impl Relay {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_send_buf_size(64 * 1024);
-        let (mut sender, driver) = http.handshake(connection).await?;
-        let Some(body) = body.take() else { return Err(RelayError::Taken) };
+        let (sender, driver) = http.handshake(connection).await?;
+        // The stream itself says how it ended.
+        tokio::spawn(async move { drop(driver.await) });
+        Ok((sender, headers))
+    }
+
+    /// Envoy's call as the control plane gets it: the same body, and our headers.
+    fn upstream_request(&self, call: Request<Incoming>, headers: Headers) -> Result<Request<Incoming>, RelayError> {
+        let (head, body) = call.into_parts();
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
@@ -152,13 +161,18 @@ impl Relay {
         for (name, value) in headers {
             request.headers_mut().insert(name, value);
         }
-        // The stream itself says how it ended.
-        tokio::spawn(async move { drop(driver.await) });
-        let response = sender.send_request(request).await?;
-        info!(address = self.upstream.address, "configuration is relayed");
-        let (address, counted) = (self.upstream.address.clone(), self.metrics.upstream_connected());
-        Ok(response.map(|body| Streaming { body, address, _counted: counted }))
+        Ok(request)
     }
+}
+
+type Headers = Vec<(&'static str, HeaderValue)>;
+
+/// An answer without content.
+fn refusal(code: Code) -> Answer {
+    let mut refusal = Response::new(Either::Right(Empty::new()));
+    refusal.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    refusal.headers_mut().insert("grpc-status", (code as i32).into());
+    refusal
 }
 
 /// Why a stream could not be opened.
@@ -170,6 +184,7 @@ enum RelayError {
     Http(#[from] hyper::Error),
     #[error("discoveryAddress: {0}")]
     Address(#[from] http::uri::InvalidUri),
-    #[error("the stream was opened before")]
-    Taken,
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,6 +93,11 @@ pub enum FileSecret {
     Roots(Roots),
 }
 
+/// True for names that are served here, even if there is nothing yet.
+pub fn is_served(name: &str) -> bool {
+    matches!(name, WORKLOAD | ROOTS) || FileSecret::parse(name).is_some()
+}
+
 /// What shows that a file has changed.
 pub type Stamp = Vec<Option<(u64, i64, i64, u64)>>;
 

@@ -7,6 +7,7 @@
 mod probes;
 mod scrape;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -29,11 +31,14 @@ pub use probes::{Probes, ProbesError};
 pub use scrape::{Scrape, ScrapeError};
 
 use crate::admin::Admin;
+use crate::dns::{Table, Tables};
 use crate::metrics::Metrics;
 use crate::supervise::Order;
 
 /// The kubelet, Prometheus and a few curious people; more are no friends.
 const MOST_CONNECTIONS: usize = 512;
+const HELP: &str = "here are /healthz/ready, /stats/prometheus, /app-health/ and /app-lifecycle/; from the pod itself \
+                    /debug/ndsz, and by POST /drain and /quitquitquit";
 /// How long the head of a request may take.
 const HEAD: Duration = Duration::from_secs(10);
 
@@ -57,6 +62,7 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Readiness {
     admin: Admin,
+    names: Option<Tables>,
     once: AtomicBool,
     ending: AtomicBool,
 }
@@ -64,7 +70,19 @@ pub struct Readiness {
 impl Readiness {
     /// The readiness of the Envoy behind this admin port.
     pub fn new(admin: Admin) -> Self {
-        Self { admin, once: AtomicBool::new(false), ending: AtomicBool::new(false) }
+        Self { admin, names: None, once: AtomicBool::new(false), ending: AtomicBool::new(false) }
+    }
+
+    /// Not before the names of the mesh are there either: the application would not find its servers.
+    #[must_use]
+    pub fn with_names(mut self, names: Option<Tables>) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// The names of the mesh, as far as they are there.
+    fn names(&self) -> Option<Arc<Table>> {
+        self.names.as_ref()?.borrow().clone()
     }
 
     /// From now on the pod is not ready: it ends.
@@ -79,6 +97,9 @@ impl Readiness {
         }
         if self.once.load(Ordering::Acquire) {
             return Ok(());
+        }
+        if self.names.is_some() && self.names().is_none() {
+            return Err("the names of the mesh have not come from the control plane yet".into());
         }
         const FILTER: &str = "%5E(cluster_manager%5C.cds|listener_manager%5C.lds)%5C.update_(success|rejected)$\
                               |%5Eserver%5C.state$|%5Elistener_manager%5C.workers_started$";
@@ -178,17 +199,17 @@ impl Status {
                 let (status, body) = self.probes.ask(path, port, request.headers()).await;
                 text(status, body)
             }
-            "/quitquitquit" | "/drain" if !is_local => {
+            "/quitquitquit" | "/drain" | "/debug/ndsz" if !is_local => {
                 text(StatusCode::FORBIDDEN, "Only requests from localhost are allowed")
             }
             "/quitquitquit" | "/drain" if !is_post => text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"),
             "/quitquitquit" => self.order(Order::Quit).await,
             "/drain" => self.order(Order::Drain).await,
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "here are /healthz/ready, /stats/prometheus, /app-health/, /app-lifecycle/, \
-                                              and for POST from the pod itself /drain and /quitquitquit",
-            ),
+            "/debug/ndsz" => match self.readiness.names() {
+                Some(table) => text(StatusCode::OK, json!(table.iter().collect::<BTreeMap<_, _>>()).to_string()),
+                None => text(StatusCode::NOT_FOUND, "{}"),
+            },
+            _ => text(StatusCode::NOT_FOUND, HELP),
         }
     }
 

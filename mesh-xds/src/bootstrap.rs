@@ -161,13 +161,17 @@ pub fn for_description(proxy: &Value, discovery_address: Option<&str>) -> Result
     if let Some(address) = discovery_address {
         config.discovery_address = address.to_owned();
     }
+    // The port says whether the agent stands between, with certificates, or Envoy speaks plaintext itself.
+    let secure = config.discovery_address.ends_with(":15012");
     let namespace = if text("namespace").is_empty() { "default" } else { text("namespace") };
     let name = text("id").strip_suffix(&format!(".{namespace}")).unwrap_or(text("id"));
     let mut entry = |key: &str, value: Value| {
         metadata.entry(key).or_insert(value);
     };
     entry("NAMESPACE", namespace.into());
-    entry("MESH_MTLS", "false".into());
+    if !secure {
+        entry("MESH_MTLS", "false".into());
+    }
     entry("NAME", name.into());
     entry("INSTANCE_IPS", ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",").into());
     entry("ISTIO_VERSION", if text("istioVersion").is_empty() { ISTIO_VERSION } else { text("istioVersion") }.into());
@@ -182,7 +186,9 @@ pub fn for_description(proxy: &Value, discovery_address: Option<&str>) -> Result
     let id = text("id").to_owned();
     let locality = text("locality").to_owned();
     let node = Node { role: role.parse().map_err(wrong)?, ips, id, dns_domain, locality, metadata };
-    bootstrap(&node, &Settings::new(config))
+    let mut settings = Settings::new(config);
+    settings.xds_socket = secure.then(|| settings.config.xds_socket());
+    bootstrap(&node, &settings)
 }
 
 /// Which addresses to bind, by the families of the pod's addresses.

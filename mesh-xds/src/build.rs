@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod http;
 pub mod inbound;
 mod lookup;
+pub mod names;
 pub mod outbound;
 pub(crate) mod problems;
 pub mod route;

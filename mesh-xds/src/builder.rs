@@ -11,6 +11,7 @@ use crate::build::access::{CompetingProviders, KeyProblems, ProviderProblems, Wa
 use crate::build::endpoints::{ClientEndpoints, SniDnatEndpoints};
 use crate::build::gateway::{AutoPassthrough, GatewayListeners, GatewayRoutes, GatewaySecrets, MergedGateway, Router};
 use crate::build::inbound::{InboundClusters, InboundListeners};
+use crate::build::names::NamesFor;
 use crate::build::outbound::clusters::{OutboundClusters, SniDnatClusters};
 use crate::build::outbound::{OutboundListeners, OutboundRoutes};
 use crate::build::problems::WithoutCertificates;
@@ -133,6 +134,7 @@ impl Query for ResourcesOf {
                     out.extend(view.get(&GatewaySecrets(gateway())).iter().cloned());
                 }
             }
+            TypeUrl::NameTable => out.push((*view.get(&NamesFor::client(client))).clone()),
             _ => {}
         }
         ResourceSet::new(out)

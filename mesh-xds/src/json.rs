@@ -4,6 +4,8 @@
 //! descriptors are Envoy's own, taken from the package envoy-types by the build script. Nothing on the way of a
 //! push may come here: reflection is slow, and what is pushed is encoded already.
 
+mod names;
+
 use std::sync::{Arc, OnceLock};
 
 use prost_reflect::prost::{DecodeError, Message as _};
@@ -52,9 +54,15 @@ pub enum Error {
 /// [`Error::Descriptors`], always or never in one build.
 pub fn pool() -> Result<&'static DescriptorPool, Error> {
     static POOL: OnceLock<Result<DescriptorPool, Error>> = OnceLock::new();
-    let pool =
-        POOL.get_or_init(|| DescriptorPool::decode(FILE_DESCRIPTOR_SET).map_err(|e| Error::Descriptors(Arc::new(e))));
+    let pool = POOL.get_or_init(|| decode_pool().map_err(|error| Error::Descriptors(Arc::new(error))));
     pool.as_ref().map_err(Clone::clone)
+}
+
+/// Envoy's messages, and the table of names, which is Istio's.
+fn decode_pool() -> Result<DescriptorPool, DescriptorError> {
+    let mut pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET)?;
+    pool.add_file_descriptor_proto(names::file())?;
+    Ok(pool)
 }
 
 /// A message as proto3 JSON: camelCase names, enums by name, 64-bit integers as strings, fields with their default value
@@ -100,6 +108,7 @@ pub fn list_name(type_url: TypeUrl) -> &'static str {
         TypeUrl::Route => "routes",
         TypeUrl::Secret => "secrets",
         TypeUrl::ExtensionConfig => "extensions",
+        TypeUrl::NameTable => "names",
     }
 }
 
@@ -339,12 +348,21 @@ mod tests {
     }
 
     #[test]
+    fn names_are_told() {
+        use crate::build::names::{NameInfo, NameTable};
+        let info = NameInfo { ips: vec!["10.0.0.1".into()], registry: "Kubernetes".into(), ..NameInfo::default() };
+        let table = NameTable { table: [("a.example".to_owned(), info)].into() };
+        let json = to_json(TypeUrl::NameTable.as_str(), &table.encode_to_vec()).unwrap();
+        assert_eq!(json, json!({"table": {"a.example": {"ips": ["10.0.0.1"], "registry": "Kubernetes"}}}));
+    }
+
+    #[test]
     fn a_dump_has_every_list() {
         let listener = Listener { name: "l".into(), ..Listener::default() };
         let set = ResourceSet::new(vec![Arc::new(Resource::encode("l", &listener))]);
         assert_eq!(
             dump(&[(TypeUrl::Listener, set)]).unwrap(),
-            json!({"listeners": [{"name": "l"}], "clusters": [], "routes": [], "endpoints": [], "secrets": [], "extensions": []})
+            json!({"listeners": [{"name": "l"}], "clusters": [], "routes": [], "endpoints": [], "secrets": [], "extensions": [], "names": []})
         );
     }
 }

@@ -30,17 +30,20 @@ pub enum TypeUrl {
     Secret,
     /// ECDS.
     ExtensionConfig,
+    /// NDS, for the DNS server beside a proxy.
+    NameTable,
 }
 
 impl TypeUrl {
     /// All types, in push order.
-    pub const ALL: [TypeUrl; 6] = [
+    pub const ALL: [TypeUrl; 7] = [
         TypeUrl::Cluster,
         TypeUrl::Endpoint,
         TypeUrl::Listener,
         TypeUrl::Route,
         TypeUrl::Secret,
         TypeUrl::ExtensionConfig,
+        TypeUrl::NameTable,
     ];
     /// The type URL on the wire, e.g. `type.googleapis.com/envoy.config.cluster.v3.Cluster`.
     pub const fn as_str(self) -> &'static str {
@@ -51,13 +54,14 @@ impl TypeUrl {
             TypeUrl::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             TypeUrl::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             TypeUrl::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            TypeUrl::NameTable => "type.googleapis.com/istio.networking.nds.v1.NameTable",
         }
     }
     /// The type behind a URL from the wire, `None` for types that we don't serve.
     pub fn parse(url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|t| t.as_str() == url)
     }
-    /// Istio's short name in metrics and debug pages: `cds`, `eds`, `lds`, `rds`, `sds`, `ecds`.
+    /// Istio's short name in metrics and debug pages: `cds`, `eds`, `lds`, `rds`, `sds`, `ecds`, `nds`.
     pub const fn short(self) -> &'static str {
         match self {
             TypeUrl::Cluster => "cds",
@@ -66,11 +70,13 @@ impl TypeUrl {
             TypeUrl::Route => "rds",
             TypeUrl::Secret => "sds",
             TypeUrl::ExtensionConfig => "ecds",
+            TypeUrl::NameTable => "nds",
         }
     }
-    /// True for types whose wildcard subscription means "all that the server has for me": in xDS, LDS and CDS.
+    /// True for types whose wildcard subscription means "all that the server has for me": in xDS, LDS and CDS; and the one
+    /// table of names.
     pub const fn is_wildcard(self) -> bool {
-        matches!(self, TypeUrl::Cluster | TypeUrl::Listener)
+        matches!(self, TypeUrl::Cluster | TypeUrl::Listener | TypeUrl::NameTable)
     }
 }
 

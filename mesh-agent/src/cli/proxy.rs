@@ -13,16 +13,19 @@ use clap::Args;
 use mesh_xds::bootstrap::{Node, ProxyConfig, Role, Settings, bootstrap};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::{own_addresses, print, runtime};
+use super::{own_addresses, print, resolv_conf, runtime};
 use crate::Environment;
 use crate::admin::Admin;
+use crate::dns::names::Names;
+use crate::dns::{self, Forwarder, Table, Tables};
+use crate::endpoint::Endpoint;
 use crate::identity::{Identity, Options, Source};
 use crate::metrics::Metrics;
-use crate::node::{PodInfo, of_pod};
+use crate::node::{self, PodInfo, of_pod};
 use crate::relay::Relay;
 use crate::sds;
 use crate::status::{Probes, Readiness, Scrape, Status};
@@ -87,7 +90,10 @@ pub(super) fn proxy(args: ProxyArgs, env: &Environment) -> anyhow::Result<ExitCo
         false => (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into()),
     };
     let admin = Admin::new(SocketAddr::new(localhost, config.proxy_admin_port));
-    let readiness = Arc::new(Readiness::new(admin));
+    let upstream = identity.as_ref().map_or_else(|| Endpoint::plain(&config.discovery_address), |it| it.xds.clone());
+    let dns = Dns::new(&args, env, &node, &config, upstream)?;
+    let readiness = Readiness::new(admin).with_names(dns.as_ref().map(|dns| dns.tables.clone()));
+    let readiness = Arc::new(readiness);
     let skip_deprecated = env.flag("ENVOY_SKIP_DEPRECATED_LOGS", true);
     let levels = (args.log_level.as_str(), args.component_log_level.as_str());
     let arguments = envoy_arguments(&file, &config, v6_only, levels, skip_deprecated);
@@ -112,6 +118,9 @@ pub(super) fn proxy(args: ProxyArgs, env: &Environment) -> anyhow::Result<ExitCo
         let mut beside = JoinSet::new();
         if let (Some(identity), Some(socket)) = (identity, &settings.xds_socket) {
             start(&mut beside, identity, socket, &metrics)?;
+        }
+        if let Some(dns) = dns {
+            dns.start(&mut beside, &metrics).await?;
         }
         tokio::select! {
             ended = envoy.run(ordered) => Ok::<_, anyhow::Error>(ended?),
@@ -150,6 +159,57 @@ fn start(beside: &mut JoinSet<()>, identity: Options, xds_socket: &str, metrics:
     Ok(())
 }
 
+/// The DNS server to be.
+struct Dns {
+    addresses: Vec<SocketAddr>,
+    forward: Forwarder,
+    names: Names,
+    publish: watch::Sender<Option<Arc<Table>>>,
+    tables: Tables,
+}
+
+impl Dns {
+    /// `None` where nobody asks for it.
+    fn new(
+        args: &ProxyArgs,
+        env: &Environment,
+        node: &Node,
+        config: &ProxyConfig,
+        upstream: Endpoint,
+    ) -> anyhow::Result<Option<Self>> {
+        let captures = args.role == Role::Sidecar && env.flag("ISTIO_META_DNS_CAPTURE", false);
+        if !captures && !env.flag("ISTIO_META_ENABLE_DNS_SERVER", false) {
+            return Ok(None);
+        }
+        let resolv = resolv_conf()?;
+        let address = env.get("DNS_PROXY_ADDR").unwrap_or("localhost:15053");
+        let addresses = dns::addresses(address, &resolv);
+        let addresses = addresses.with_context(|| format!("DNS_PROXY_ADDR {address:?} is no address with a port"))?;
+        let mut forward = Forwarder::new(resolv.servers.iter().map(|ip| SocketAddr::new(*ip, 53)).collect());
+        forward.parallel = env.flag("DNS_FORWARD_PARALLEL", false);
+        if let Some(patience) = env.get("DNS_FORWARD_TIMEOUT") {
+            forward.patience = patience.parse::<mesh_api::types::Duration>().context("DNS_FORWARD_TIMEOUT")?.to_std();
+        }
+        let names = Names {
+            upstream,
+            node: node::message(node, config),
+            namespace: env.get("POD_NAMESPACE").unwrap_or_default().to_owned(),
+            dns_domain: node.dns_domain.clone(),
+            search: resolv.search.into_iter().next(),
+        };
+        let (publish, tables) = watch::channel(None);
+        Ok(Some(Self { addresses, forward, names, publish, tables }))
+    }
+
+    async fn start(self, beside: &mut JoinSet<()>, metrics: &Metrics) -> anyhow::Result<()> {
+        let server = dns::Server::bind(&self.addresses, self.tables, self.forward, metrics.clone()).await;
+        let server = server.with_context(|| format!("opening {:?} for DNS", self.addresses))?;
+        beside.spawn(server.run());
+        beside.spawn(async { match self.names.run(self.publish).await {} });
+        Ok(())
+    }
+}
+
 fn node(args: &ProxyArgs, env: &Environment, config: &ProxyConfig, has_identity: bool) -> Node {
     let mut ips: Vec<IpAddr> = env.get("INSTANCE_IP").and_then(|ip| ip.parse().ok()).into_iter().collect();
     for ip in own_addresses() {
@@ -179,7 +239,7 @@ fn settings(args: &ProxyArgs, env: &Environment, config: &ProxyConfig, identity:
     settings.watch_connections = env.flag("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", false);
     settings.upstream_mark = args.proxy_mark;
     if let Some(identity) = identity {
-        settings.xds_socket = Some(format!("{}/XDS", config.config_path.trim_end_matches('/')));
+        settings.xds_socket = Some(config.xds_socket());
         settings.sds_socket = identity.socket.to_string_lossy().into_owned();
     }
     settings

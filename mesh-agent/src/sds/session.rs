@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use tracing::warn;
 
-use crate::secrets::Secret;
+use crate::secrets::{Secret, is_served};
 
 /// More names than any Envoy subscribes to on one stream.
 const MOST_NAMES: usize = 1024;
@@ -57,11 +57,17 @@ impl Session {
     }
 
     fn subscribe(&mut self, name: &str, has: Option<String>) {
-        if self.names.len() < MOST_NAMES || self.names.contains_key(name) {
-            self.names.entry(name.to_owned()).or_insert(has);
-        } else {
-            warn!(name, "a client asks for more than {MOST_NAMES} secrets; this one is left out");
+        if self.names.contains_key(name) {
+            return;
         }
+        if self.names.len() >= MOST_NAMES {
+            warn!(name, "a client asks for more than {MOST_NAMES} secrets; this one is left out");
+            return;
+        }
+        if !is_served(name) {
+            warn!(name, "a client waits for a secret that comes from the control plane, not from here");
+        }
+        self.names.insert(name.to_owned(), has);
     }
 }
 

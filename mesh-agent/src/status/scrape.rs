@@ -2,7 +2,7 @@
 //! (`ISTIO_PROMETHEUS_ANNOTATIONS`). Who does not answer is left out and counted; the others are still worth having.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, Stream, StreamExt};
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
@@ -118,7 +118,7 @@ impl Scrape {
         let apps: Vec<_> = apps.into_iter().filter_map(|app| app.map_err(failed(Scraped::Application)).ok()).collect();
         let format = common_format(&apps);
         let is_open = format.starts_with(OPEN_METRICS);
-        let own = stream::once(std::future::ready(Bytes::from(metrics.text())));
+        let own = stream::once(std::future::ready(Bytes::from(metrics.text(SystemTime::now()))));
         let envoy = stream::iter(envoy).flat_map(|answer| BodyStream::new(answer.into_body()).filter_map(data));
         let mut rest: Vec<Bytes> = apps.into_iter().map(|(_, text)| text).collect();
         rest.extend(is_open.then_some(Bytes::from_static(b"# EOF\n")));
@@ -234,7 +234,7 @@ mod tests {
         let gone = Scrape { envoy: 1, ..apps(&[1, plain]) };
         let (_, text) = merged(&gone, &metrics).await;
         assert!(text.ends_with("\nplain 3\n"), "{text}");
-        let text = metrics.text();
+        let text = metrics.text(SystemTime::now());
         for line in [
             "istio_agent_scrapes_total 3",
             "istio_agent_scrape_failures_total{type=\"envoy\"} 1",

@@ -2,11 +2,13 @@
 //! over TLS, a control plane that goes away and comes back.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hickory_proto::op::{Message, Query};
+use hickory_proto::rr::{Name, RData, RecordType};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mesh_ca::{KeyKind, PrivateKey};
@@ -173,6 +175,32 @@ impl Pod {
         get((pod_ip(self.index), 15020), "/stats/prometheus").unwrap_or_default()
     }
 
+    /// The first address of a name, as an application of the pod would ask for it.
+    fn address_of(&self, name: &str) -> Result<Ipv4Addr, String> {
+        let mut question = Message::query();
+        question.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+        let ask = || {
+            let socket = UdpSocket::bind("127.0.0.1:0")?;
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            socket.send_to(&question.to_vec().unwrap(), "127.0.0.1:15053")?;
+            let mut buffer = [0; 512];
+            let length = socket.recv(&mut buffer)?;
+            Ok::<_, std::io::Error>(Message::from_vec(&buffer[..length]).unwrap())
+        };
+        let answer = self.namespace.within(ask).map_err(|error| error.to_string())?;
+        match answer.answers.first().map(|record| &record.data) {
+            Some(RData::A(address)) => Ok(address.0),
+            _ => Err(format!("{name} has no address: {answer:?}")),
+        }
+    }
+
+    /// What the agent alone, without its Envoy, holds in memory, in KiB.
+    fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
     /// The serial number of the certificate that Envoy has.
     fn serial(&self) -> Result<String, String> {
         let certs: serde_json::Value = serde_json::from_str(&self.request("certs")).map_err(|e| e.to_string())?;
@@ -195,7 +223,7 @@ fn pods_live_through_a_control_plane_that_goes_and_comes() {
     node.describe(1);
     let meshd = node.meshd();
     // Certificates of a few seconds, so that they are renewed while we look.
-    let mut first = node.pod(1, &[("SECRET_TTL", "4s")]);
+    let mut first = node.pod(1, &[("SECRET_TTL", "4s"), ("ISTIO_META_DNS_CAPTURE", "true")]);
     eventually("the first pod", || first.is_ready());
     let before = eventually("its certificate", || first.serial());
     eventually("a renewal", || match first.serial()? {
@@ -206,6 +234,8 @@ fn pods_live_through_a_control_plane_that_goes_and_comes() {
     let found = Command::new("grep").args(["-rl", "PRIVATE KEY"]).arg(&first.folder).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "a key is on disk");
 
+    assert_eq!(first.address_of("app-1.default."), Ok(Ipv4Addr::new(10, 9, 0, 1)));
+
     drop(meshd);
     eventually("the break to be seen", || has(&first.metrics(), "istio_agent_istiod_connections 0"));
     let mut second = node.pod(2, &[]);
@@ -215,6 +245,7 @@ fn pods_live_through_a_control_plane_that_goes_and_comes() {
     });
     assert!(second.is_ready().is_err(), "ready without any configuration");
     first.is_ready().unwrap();
+    assert_eq!(first.address_of("app-1."), Ok(Ipv4Addr::new(10, 9, 0, 1)), "names stay");
     let inbound = SocketAddr::from((pod_ip(1), 15006));
     TcpStream::connect(inbound).expect("the first pod still serves");
 
@@ -222,6 +253,13 @@ fn pods_live_through_a_control_plane_that_goes_and_comes() {
     eventually("the second pod", || second.is_ready());
     eventually("the first to be back", || has(&first.metrics(), "istio_agent_istiod_connections 1"));
     assert!(second.serial().is_ok());
+    let names = first.namespace.within(|| get(([127, 0, 0, 1], 15020), "/debug/ndsz")).unwrap();
+    assert!(names.contains(r#""app-1.default.svc.cluster.local":["10.9.0.1"]"#), "{names}");
+    eventually("the second's name at the first", || first.address_of("app-2."));
+    let (one, two) = (first.memory(), second.memory());
+    eprintln!("agents hold {one} and {two} KiB");
+    // Without optimisation the program itself is larger than that.
+    assert!(cfg!(debug_assertions) || one.max(two) <= 12 * 1024, "{one} and {two} KiB");
     // What has not changed meanwhile is not sent again: Envoy says what it has.
     let stats = first.request("stats?filter=update_success");
     assert!(stats.contains("listener_manager.lds.update_success: 1"), "{stats}");

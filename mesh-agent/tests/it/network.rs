@@ -57,6 +57,16 @@ impl Namespace {
         pod
     }
 
+    /// Does something on a thread that is in this namespace.
+    pub(crate) fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
+        let moved = || {
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).unwrap();
+            act()
+        };
+        std::thread::scope(|scope| scope.spawn(moved).join().unwrap())
+    }
+
     /// A command in this namespace.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");

@@ -50,8 +50,7 @@ fn types(names: &[String]) -> anyhow::Result<Vec<TypeUrl>> {
         match TypeUrl::ALL.into_iter().find(|kind| kind.short() == name) {
             Some(kind) => wanted.push(kind),
             None if name == "all" => wanted.extend(TypeUrl::ALL),
-            None if name == "nds" => bail!("--type nds: the DNS table is not served yet"),
-            None => bail!("--type {name}: none of lds, cds, rds, eds, sds, ecds, all"),
+            None => bail!("--type {name}: none of lds, cds, rds, eds, sds, ecds, nds, all"),
         }
     }
     Ok(wanted)
@@ -113,8 +112,8 @@ fn names(dump: &Value) -> String {
     for kind in TypeUrl::ALL {
         let resources = of(dump, kind);
         let _ = writeln!(out, "{} ({})", list_name(kind), resources.len());
-        for resource in resources {
-            let _ = writeln!(out, "  {}", text(resource, "name").or(text(resource, "clusterName")).unwrap_or_default());
+        for name in resources.iter().filter_map(|resource| text(resource, "name").or(text(resource, "clusterName"))) {
+            let _ = writeln!(out, "  {name}");
         }
     }
     out
@@ -151,6 +150,6 @@ mod tests {
         let of = |names: &[&str]| types(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         assert_eq!(of(&["cds", "lds"]).unwrap(), [TypeUrl::Cluster, TypeUrl::Listener]);
         assert_eq!(of(&["all"]).unwrap(), TypeUrl::ALL);
-        assert!(of(&["xds"]).is_err() && of(&["nds"]).is_err());
+        assert!(of(&["xds"]).is_err());
     }
 }

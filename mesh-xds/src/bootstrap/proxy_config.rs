@@ -73,7 +73,7 @@ impl Default for ProxyConfig {
             config_path: "./etc/istio/proxy".into(),
             binary_path: "/usr/local/bin/envoy".into(),
             service_cluster: "istio-proxy".into(),
-            discovery_address: "istiod.istio-system.svc:15010".into(),
+            discovery_address: "istiod.istio-system.svc:15012".into(),
             drain_duration: Duration::from_secs(45),
             termination_drain_duration: Duration::from_secs(5),
             concurrency: None,
@@ -100,6 +100,11 @@ impl ProxyConfig {
     /// When the text is not such JSON.
     pub fn from_json(text: &str) -> Result<Self, NotAProxyConfig> {
         Ok(serde_json::from_str(text)?)
+    }
+
+    /// The Unix socket on which the agent passes configuration on.
+    pub fn xds_socket(&self) -> String {
+        format!("{}/XDS", self.config_path.trim_end_matches('/'))
     }
 
     /// As node metadata carries it.

@@ -95,6 +95,11 @@ fn a_described_proxy_is_one_like_any_other() {
     assert_eq!(got["node"]["metadata"]["CLUSTER_ID"], "c");
     assert_eq!(got["node"]["metadata"]["PROXY_CONFIG"]["discoveryAddress"], "1.2.3.4:15010");
     assert_eq!(got["node"]["locality"]["sub_zone"], "s");
+    assert_eq!(got["node"]["metadata"]["MESH_MTLS"], "false");
+    let secure = for_description(&proxy, None).unwrap();
+    let endpoint = &at(&secure, "xds-grpc")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+    assert_eq!(endpoint["address"], pipe("./etc/istio/proxy/XDS"));
+    assert_eq!(secure["node"]["metadata"].get("MESH_MTLS"), None);
     assert!(for_description(&json!({"type": "teapot"}), None).unwrap_err().to_string().contains("teapot"));
     assert!(for_description(&json!({"ips": ["x"]}), None).unwrap_err().to_string().contains("\"x\""));
 }
