@@ -1,6 +1,7 @@
-//! The names of the mesh for the DNS server beside a proxy (NDS): one table for a group of proxies that see the same.
+//! The names of the mesh for the DNS server beside a proxy (NDS): one table for all proxies that see the same services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh_api::Name;
@@ -9,9 +10,10 @@ use prost::Message;
 use crate::class::Client;
 use crate::endpoints::EndpointsOf;
 use crate::memo::Query;
-use crate::model::{Health, Registry, Resolution, Service};
+use crate::model::{Health, Registry, Service};
 use crate::resource::{Resource, TypeUrl};
 use crate::scope::{ScopeOf, ServicesOf};
+use crate::shared::ByPtr;
 use crate::view::View;
 
 /// Hosts of the multi-cluster services API have no short names: those are the cluster's own services'.
@@ -42,7 +44,7 @@ pub struct NameInfo {
     pub namespace: String,
 }
 
-/// The table for proxies that see the same services from the same network.
+/// The table for a group of proxies.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct NamesFor {
     scope: ScopeOf,
@@ -54,19 +56,40 @@ impl NamesFor {
     pub fn client(client: &Client) -> Self {
         Self { scope: ScopeOf::client(client), network: client.network.clone() }
     }
+}
 
+impl Query for NamesFor {
+    type Out = Arc<Resource>;
+
+    fn run(&self, view: &View<'_>) -> Arc<Resource> {
+        let services = view.get(&ServicesOf(self.scope.clone()));
+        let mut services: Vec<_> = services.iter().cloned().map(ByPtr).collect();
+        // Most namespaces see the same, if not in the same order: then they share one table.
+        services.sort_unstable_by(|a, b| a.hostname.cmp(&b.hostname));
+        (*view.get(&NamesOf { services: services.into(), network: self.network.clone() })).clone()
+    }
+}
+
+/// The table of these services, one a host, as seen from a network.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct NamesOf {
+    services: Arc<[ByPtr<Service>]>,
+    network: Name,
+}
+
+impl NamesOf {
     fn addresses(&self, view: &View<'_>, service: &Service) -> Vec<String> {
         if !service.is_headless() {
             return service.ips().map(|ip| ip.to_string()).collect();
         }
         let mut out: Vec<String> = Vec::new();
+        let mut seen = BTreeSet::new();
         for endpoint in view.get(&EndpointsOf(service.key())).iter() {
-            let is_near = [&endpoint.network, &self.network].iter().any(|network| network.is_empty())
-                || endpoint.network == self.network;
+            let is_near = endpoint.network.is_empty() || self.network.is_empty() || endpoint.network == self.network;
             let address = endpoint.address.as_str();
+            let is_good = is_near && endpoint.health == Health::Healthy && address.parse::<IpAddr>().is_ok();
             // Every port has its endpoints, and a pod is named once.
-            let is_new = !out.iter().any(|known| known == address);
-            if is_near && is_new && endpoint.health == Health::Healthy && address.parse::<std::net::IpAddr>().is_ok() {
+            if is_good && seen.insert(endpoint.address.clone()) {
                 out.push(address.to_owned());
             }
         }
@@ -74,14 +97,14 @@ impl NamesFor {
     }
 }
 
-impl Query for NamesFor {
+impl Query for NamesOf {
     type Out = Arc<Resource>;
 
     fn run(&self, view: &View<'_>) -> Arc<Resource> {
         let mut names = NameTable::default();
-        for service in view.get(&ServicesOf(self.scope.clone())).iter() {
+        for service in self.services.iter().filter(|service| service.alias().is_none()) {
             let ips = self.addresses(view, service);
-            if ips.is_empty() || matches!(service.resolution, Resolution::Alias(_)) {
+            if ips.is_empty() {
                 continue;
             }
             let mut info = NameInfo { ips, ..NameInfo::default() };
