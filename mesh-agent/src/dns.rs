@@ -1,7 +1,7 @@
 //! The pod's DNS: names of the mesh are answered from what the control plane knows, at once and without anybody else; all others
 //! go to the servers of `/etc/resolv.conf` as they came, and what those answer is kept for a while.
 //!
-//! [`Table`], [`answer`] and [`Cache`] are pure. The shell is [`Server`]: UDP and TCP on port 15053, to which the interception
+//! [`Table`], [`answer()`] and [`Cache`] are pure. The shell is [`Server`]: UDP and TCP on port 15053, to which the interception
 //! rules bring the application's questions.
 
 mod answer;

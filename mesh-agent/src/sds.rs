@@ -1,7 +1,7 @@
 //! Secrets for Envoy over a Unix socket: `envoy.service.secret.v3.SecretDiscoveryService`, as a stream or as deltas. Whoever
 //! subscribes is sent what is there, and again what changes, at once.
 //!
-//! [`session`] decides what is due and knows no sockets.
+//! [`Session`] decides what is due and knows no sockets.
 
 mod session;
 
