@@ -128,7 +128,7 @@ mod tests {
             let key = Key::of(&question(name)).unwrap();
             cache.put(key.clone(), answered(name, ttl), now);
             let at = |seconds| cache.get(&key, &question(name), now + Duration::from_secs(seconds));
-            assert_eq!(at(life).is_none(), true, "{name}");
+            assert!(at(life).is_none(), "{name}");
             if life > 0 {
                 assert_eq!(at(life - 1).unwrap().answers[0].ttl, ttl - (life as u32 - 1), "{name}");
             }
