@@ -8,6 +8,10 @@ use criterion::{Criterion, Throughput};
 use mesh_webhook::{Config, Injector, Webhook};
 use serde_json::json;
 
+/// As in meshd.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[path = "shared/review.rs"]
 mod review;
 
