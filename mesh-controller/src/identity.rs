@@ -9,6 +9,7 @@ mod secrets;
 mod tls;
 mod trust;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -26,6 +27,8 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
+
+use crate::mesh_config::of_revision;
 
 pub use folder::CaFolder;
 pub use reviews::{Clients, TokenReviews};
@@ -64,9 +67,11 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The names of a control plane in `namespace`, as istiod's certificate has them.
-    pub fn hosts_in(namespace: &str) -> Vec<String> {
-        ["istiod", "istiod-remote", "istio-pilot"].map(|name| format!("{name}.{namespace}.svc")).into()
+    /// The names of a control plane of this revision in `namespace`, as istiod's certificate has them.
+    pub fn hosts_in(namespace: &str, revision: &str) -> Vec<String> {
+        let own = of_revision("istiod", revision);
+        let names = BTreeSet::from(["istiod", "istiod-remote", "istio-pilot", &own]);
+        names.into_iter().map(|name| format!("{name}.{namespace}.svc")).collect()
     }
 
     /// The certificate service, counting in `metrics`.

@@ -32,7 +32,7 @@ use crate::cli::{self, MeshFlags, MeshTexts, Verdict};
 use crate::control_plane::{ControlPlane, ControlPlaneBuilder};
 use crate::identity::{Clients, Trust};
 use crate::leader::{self, Candidate};
-use crate::mesh_config::MeshConfigMap;
+use crate::mesh_config::{MeshConfigMap, of_revision};
 use crate::source::files::Unreadable;
 use crate::source::{Files, Kube, Remotes};
 use crate::store::Debounce;
@@ -145,7 +145,7 @@ impl Meshd {
                 clients: clients.clone(),
             });
             let (identity, kept) = tokio::select! {
-                identity = self.identity.identity(&settings, own) => identity?,
+                identity = self.identity.identity(&settings, &self.revision, own) => identity?,
                 () = &mut shutdown => return Ok(()),
             };
             let authority = identity.authority.clone();
@@ -228,13 +228,7 @@ impl Meshd {
         authority: Arc<Current>,
         settings: watch::Receiver<Arc<Settings>>,
     ) -> impl Future<Output = Infallible> + use<> {
-        let service = WebhookService {
-            name: match self.revision.as_str() {
-                "" | "default" => "istiod".to_owned(),
-                revision => format!("istiod-{revision}"),
-            },
-            namespace: self.namespace.clone(),
-        };
+        let service = WebhookService { name: of_revision("istiod", &self.revision), namespace: self.namespace.clone() };
         let candidate = cluster.clone().map(|client| {
             Candidate::new(client, &self.namespace, NAMESPACES_LEASE, &self.pod_name, leader::Options::default())
         });

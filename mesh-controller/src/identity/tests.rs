@@ -20,7 +20,7 @@ fn options() -> CaOptions {
 fn identity() -> Identity {
     let CaOptions { root, lifetimes, .. } = options();
     let authority = Authority::self_signed(&root, lifetimes, now()).unwrap();
-    let hosts = Identity::hosts_in("istio-system");
+    let hosts = Identity::hosts_in("istio-system", "");
     Identity { authority: Arc::new(Current::new(authority)), authenticators: vec![Arc::new(ClientCertificate)], hosts }
 }
 

@@ -68,8 +68,14 @@ pub(super) struct Own {
 }
 
 impl IdentityFlags {
-    /// What the flags say, and where the authority is kept. `own` is the cluster, where there is one.
-    pub(super) async fn identity(&self, settings: &Settings, own: Option<Own>) -> anyhow::Result<(Identity, Kept)> {
+    /// What the flags say, and where the authority is kept, for a control plane of this revision. `own` is the cluster, where
+    /// there is one.
+    pub(super) async fn identity(
+        &self,
+        settings: &Settings,
+        revision: &str,
+        own: Option<Own>,
+    ) -> anyhow::Result<(Identity, Kept)> {
         let feature = |name: &str| settings.features.get(name).map(str::to_owned).or_else(|| std::env::var(name).ok());
         let of_mesh = settings.mesh.trust_domain.as_str();
         let trust_domain = self.trust_domain.as_deref().unwrap_or(of_mesh);
@@ -80,7 +86,7 @@ impl IdentityFlags {
             authenticators.push(Arc::new(tokens));
         }
         let namespace = own.as_ref().map_or(settings.root_namespace.as_str(), |own| &own.namespace);
-        let mut hosts = Identity::hosts_in(namespace);
+        let mut hosts = Identity::hosts_in(namespace, revision);
         hosts.extend(feature("ISTIOD_CUSTOM_HOST").iter().flat_map(|hosts| hosts.split(',')).map(str::to_owned));
         hosts.retain(|host| !host.is_empty());
         if let Some(Own { client, cluster, clients, .. }) = &own {

@@ -80,18 +80,12 @@ impl Serving {
     pub(super) fn new(meshd: &Meshd, identity: &Identity, cluster: Option<Client>) -> Self {
         let options = Options { deny_conflicts: meshd.webhooks.deny_conflicts, revision: meshd.revision.clone() };
         let name = of_revision(CONFIG_MAP, &meshd.revision);
-        let mut hosts = identity.hosts.clone();
-        // The Service of a revision is its own.
-        let own = format!("{}.{}.svc", of_revision("istiod", &meshd.revision), meshd.namespace);
-        if !hosts.contains(&own) {
-            hosts.push(own);
-        }
         Self {
             address: meshd.webhooks.address(meshd.http_addr),
             flags: meshd.webhooks.clone(),
             options,
             authority: identity.authority.clone(),
-            hosts,
+            hosts: identity.hosts.clone(),
             config_map: cluster.map(|client| MeshConfigMap::named(client, &meshd.namespace, &name)),
         }
     }
