@@ -6,7 +6,7 @@ mod policy;
 
 use std::collections::BTreeMap;
 
-use mesh_api::networking::{self, L4MatchAttributes, TcpRoute, TlsMatchAttributes, TlsRoute};
+use mesh_api::networking::{self, HttpRetry, L4MatchAttributes, TcpRoute, TlsMatchAttributes, TlsRoute};
 use mesh_api::types::StringMatch;
 use mesh_api::{Diagnostic, Hostname, Name, ObjectRef};
 
@@ -82,12 +82,20 @@ pub(crate) fn virtual_service(
 /// `defaultHttpRetryPolicy` of the mesh. What can't be used of it is left out; the mesh's own settings are checked where
 /// they are read.
 pub(crate) fn mesh_retries(settings: &Settings) -> Option<Retries> {
-    let written = settings.mesh.default_http_retry_policy.as_ref()?;
+    retries_of(settings, "defaultHttpRetryPolicy", settings.mesh.default_http_retry_policy.as_ref()?)
+}
+
+/// `defaultInboundHttpRetryPolicy` of the mesh, as [`mesh_retries`].
+pub(crate) fn mesh_inbound_retries(settings: &Settings) -> Option<Retries> {
+    retries_of(settings, "defaultInboundHttpRetryPolicy", settings.mesh.default_inbound_http_retry_policy.as_ref()?)
+}
+
+fn retries_of(settings: &Settings, field: &str, written: &HttpRetry) -> Option<Retries> {
     let source = ObjectRef::new("MeshConfig", "", "");
     let namespace = Name::default();
     let told = Told::about(&source);
     let mut lower = Lower { settings, namespace: &namespace, semantics: Semantics::Istio, told, usable: true };
-    let retries = lower.retries(written, "defaultHttpRetryPolicy");
+    let retries = lower.retries(written, field);
     lower.usable.then_some(retries)
 }
 

@@ -1,12 +1,7 @@
 //! Filter chains: how connections to one port are told apart, and what each of them gets.
 
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch};
-use envoy_types::pb::envoy::config::route::v3::{
-    Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
-    route::Action,
-    route_action::{ClusterSpecifier, MaxStreamDuration},
-    route_match::PathSpecifier,
-};
+use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::ForwardClientCertDetails;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
 use mesh_api::types::Duration;
@@ -16,9 +11,10 @@ use super::{VIRTUAL_INBOUND, tls};
 use crate::build::access::Access;
 use crate::build::cluster::{Defaults, stat_name, wire};
 use crate::build::http::{Http, Routes, Side};
-use crate::build::route::origin_metadata;
-use crate::build::{BLACKHOLE_CLUSTER, TCP_PROXY, access_log, bool_value, duration, network_filter, u32_value};
+use crate::build::route::{inbound_route, origin_metadata};
+use crate::build::{BLACKHOLE_CLUSTER, TCP_PROXY, access_log, bool_value, network_filter, u32_value};
 use crate::class::Server;
+use crate::lower::virtual_service::mesh_inbound_retries;
 use crate::model::peer_authentication::MtlsMode;
 use crate::model::{Protocol, Settings};
 
@@ -134,7 +130,7 @@ impl Context<'_> {
     fn http(&self, port: &PlannedPort) -> envoy_types::pb::envoy::config::listener::v3::Filter {
         let stat_prefix =
             if port.passthrough { port.cluster.clone() } else { format!("inbound_{}", port.listener_name()) };
-        let routes = Routes::Inline(Box::new(routes(port)));
+        let routes = Routes::Inline(Box::new(routes(self.settings, port)));
         let mut http = Http::new(Side::Inbound, stat_prefix, routes, port.protocol);
         http.forward_client_cert = Some(ForwardClientCertDetails::AppendForward);
         http.http10 = self.http10();
@@ -181,34 +177,10 @@ impl Context<'_> {
 }
 
 /// One route to the application, without timeouts: the caller's count.
-fn routes(port: &PlannedPort) -> RouteConfiguration {
+fn routes(settings: &Settings, port: &PlannedPort) -> RouteConfiguration {
     let grpc = matches!(port.protocol, Protocol::Grpc | Protocol::GrpcWeb);
-    let action = RouteAction {
-        cluster_specifier: Some(ClusterSpecifier::Cluster(port.cluster.clone())),
-        timeout: duration(0),
-        max_stream_duration: Some(MaxStreamDuration {
-            max_stream_duration: duration(0),
-            grpc_timeout_header_max: duration(0),
-            ..MaxStreamDuration::default()
-        }),
-        // A request that the application cannot have seen may be sent again. Streams of gRPC may not.
-        retry_policy: (!grpc).then(|| RetryPolicy {
-            retry_on: "reset-before-request".to_owned(),
-            num_retries: u32_value(2),
-            ..RetryPolicy::default()
-        }),
-        ..RouteAction::default()
-    };
-    let route = Route {
-        name: "default".to_owned(),
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-            ..RouteMatch::default()
-        }),
-        decorator: Some(Decorator { operation: format!("{}:{}/*", port.host, port.number), ..Decorator::default() }),
-        action: Some(Action::Route(action)),
-        ..Route::default()
-    };
+    let operation = format!("{}:{}/*", port.host, port.number);
+    let route = inbound_route(&port.cluster, &operation, grpc, mesh_inbound_retries(settings).as_ref());
     RouteConfiguration {
         name: port.cluster.clone(),
         virtual_hosts: vec![VirtualHost {

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use envoy_types::pb::envoy::config::route::v3::route_action::HostRewriteSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{VirtualHost, header_matcher, weighted_cluster};
+use mesh_api::mesh::MeshConfig;
+use mesh_api::networking::HttpRetry;
 use mesh_api::object::Object;
 use prost::Message;
 
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 
 use super::*;
+use crate::lower::virtual_service::mesh_inbound_retries;
 use crate::model::Settings;
 use crate::testing::{envoy_accepts_routes, objects};
 
@@ -305,6 +308,24 @@ fn retries_have_istios_defaults() {
     let sticky = routes("- route: [{destination: {host: b, subset: sticky}}]").remove(0);
     assert_eq!(action(&sticky).hash_policy.len(), 1);
     assert!(action(&sticky).retry_policy.as_ref().unwrap().retry_host_predicate.is_empty());
+}
+
+#[test]
+fn inbound_retries_are_of_the_mesh() {
+    let of = |policy: Option<HttpRetry>, grpc: bool| {
+        let mesh = MeshConfig { default_inbound_http_retry_policy: policy, ..MeshConfig::default() };
+        let settings = Settings { mesh: mesh.into(), ..Settings::default() };
+        let route = inbound_route("inbound|80||", "a:80/*", grpc, mesh_inbound_retries(&settings).as_ref());
+        action(&route)
+            .retry_policy
+            .as_ref()
+            .map(|retries| (retries.retry_on.clone(), retries.num_retries.unwrap().value))
+    };
+    let written = |attempts| Some(HttpRetry { attempts, retry_on: "reset".into(), ..HttpRetry::default() });
+    assert_eq!(of(None, false), Some(("reset-before-request".into(), 2)));
+    assert_eq!(of(written(5), false), Some(("reset".into(), 5)));
+    assert_eq!(of(written(0), false), None);
+    assert_eq!(of(written(5), true), None, "streams of gRPC are not sent again");
 }
 
 #[test]
