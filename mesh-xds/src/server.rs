@@ -58,7 +58,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::server::NamedService;
@@ -360,8 +360,8 @@ impl<B: Backend> Server<B> {
     /// None of a single connection; reserved for those of the listener.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let incoming = futures::stream::unfold(listener, |listener| async move {
-            let next = accept(&listener).await;
-            Some((next, listener))
+            let (io, address) = accept(&listener).await;
+            Some(((io, Peer::new(Some(address), [])), listener))
         });
         self.serve_incoming(incoming, shutdown).await
     }
@@ -411,12 +411,12 @@ impl<B: Backend> Server<B> {
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
-            let (io, peer) = tokio::select! {
+            let (io, address) = tokio::select! {
                 () = &mut shutdown => return Ok(()),
                 next = accept(&listener) => next,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             };
-            let server = self.clone();
+            let (server, peer) = (self.clone(), Peer::new(Some(address), []));
             connections.spawn(async move {
                 let service = service_fn(move |request: Request<Incoming>| {
                     let response = pages::respond(&server.shared, request.method(), request.uri(), &peer);
@@ -514,12 +514,13 @@ impl<B: Backend> Server<B> {
     }
 }
 
-async fn accept(listener: &TcpListener) -> (tokio::net::TcpStream, Peer) {
+/// The next connection and where it comes from. A listener that fails is asked again until it works.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((io, address)) => {
                 let _ = io.set_nodelay(true);
-                return (io, Peer::new(Some(address), []));
+                return (io, address);
             }
             Err(error) => {
                 // Out of descriptors, mostly: they come back as connections end.

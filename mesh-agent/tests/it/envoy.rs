@@ -1,32 +1,13 @@
 //! `mesh-agent proxy` with a real Envoy and no control plane: it starts, is not ready, says why, and ends as told.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::network::{Ended, get};
 
 fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
-fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
-/// An agent that does not outlive the test, however that ends. It is asked, not killed, so that it ends its Envoy.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-            let _ = self.0.wait();
-        }
-    }
 }
 
 #[test]
@@ -68,18 +49,18 @@ fn run(on_zero: bool) {
     let answer = loop {
         assert!(began.elapsed() < Duration::from_secs(30), "Envoy does not start");
         assert!(agent.0.try_wait().unwrap().is_none(), "the agent ended");
-        match get(status, "/healthz/ready") {
+        match get(([127, 0, 0, 1], status), "/healthz/ready") {
             Some(answer) if answer.contains("no configuration") => break answer,
             _ => std::thread::sleep(Duration::from_millis(50)),
         }
     };
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-    let info = get(admin, "/server_info").unwrap();
+    let info = get(([127, 0, 0, 1], admin), "/server_info").unwrap();
     assert!(info.contains("PRE_INITIALIZING") && info.contains("~a.b~"), "{info}");
 
     let pid = agent.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let ended = agent.0.wait().unwrap();
     assert_eq!(ended.code(), Some(0), "Envoy ends well on SIGTERM, and so do we");
-    assert!(get(admin, "/").is_none(), "Envoy is gone");
+    assert!(get(([127, 0, 0, 1], admin), "/").is_none(), "Envoy is gone");
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, Stream, StreamExt};
 use mesh_ca::{Authority, Certificate, Chain, Current, PrivateKey, reconcile};
-use mesh_xds::server::Peer;
+use mesh_xds::server::{Peer, accept};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -110,20 +110,4 @@ fn server_config(authority: &Authority, chain: &Chain, key: &PrivateKey) -> anyh
         .with_single_cert(presented, PrivateKeyDer::from_pem_slice(key.to_pem()?.as_bytes())?)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
-}
-
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((io, address)) => {
-                let _ = io.set_nodelay(true);
-                return (io, address);
-            }
-            Err(error) => {
-                // Out of descriptors, mostly: they come back as connections end.
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
 }

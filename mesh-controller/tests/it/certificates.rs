@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,18 +22,11 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-use crate::envtest::Cluster;
+use crate::envtest::{Cluster, Process};
 
 struct Meshd {
-    child: Child,
+    _process: Process,
     addresses: Value,
-}
-
-impl Drop for Meshd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Meshd {
@@ -58,7 +51,7 @@ impl Meshd {
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { child, addresses: serde_json::from_str(&line).unwrap() }
+        Self { _process: Process(child), addresses: serde_json::from_str(&line).unwrap() }
     }
 
     fn address(&self, key: &str) -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use mesh_xds::{Builder, Proxy, ResourceSet, TypeUrl};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::envtest::Cluster;
+use crate::envtest::{Cluster, Process};
 use crate::{corpus, samples};
 
 /// Bookinfo as it is in a cluster: its manifests, and the pods and slices that controllers would make of them.
@@ -97,15 +97,6 @@ fn bytes(resources: &ResourceSet) -> Vec<(String, Vec<u8>)> {
     resources.iter().map(|resource| (resource.name().to_string(), resource.value().to_vec())).collect()
 }
 
-struct Meshd(Child);
-
-impl Drop for Meshd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn meshd_follows_the_settings_of_its_cluster() {
     let Some(cluster) = Cluster::start("meshd over a cluster").await else { return };
@@ -125,7 +116,7 @@ async fn meshd_follows_the_settings_of_its_cluster() {
         .arg(&kubeconfig)
         .stdout(Stdio::piped())
         .spawn();
-    let mut meshd = Meshd(meshd.unwrap());
+    let mut meshd = Process(meshd.unwrap());
     let out = meshd.0.stdout.take().unwrap();
     let line = tokio::task::spawn_blocking(move || BufReader::new(out).lines().next().unwrap().unwrap()).await.unwrap();
     let addresses: Value = serde_json::from_str(&line).unwrap();

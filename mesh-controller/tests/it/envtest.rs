@@ -30,7 +30,7 @@ pub(crate) struct Cluster {
 }
 
 /// A process that ends with its handle.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kube::api::{ApiResource, GroupVersionKind};
@@ -11,7 +11,7 @@ use mesh_controller::install::Plan;
 use mesh_controller::operator::{Cluster as Objects, Owner, changes, desired};
 use serde_json::{Value, json};
 
-use crate::envtest::Cluster;
+use crate::envtest::{Cluster, Process};
 
 fn minimal() -> Plan {
     Plan::of(&json!({"metadata": {"name": "rights", "namespace": "istio-system"}, "spec": {"profile": "minimal"}}))
@@ -54,15 +54,6 @@ fn the_chart_lets_meshd_read_every_kind_that_it_follows() {
     }
 }
 
-struct Meshd(Child);
-
-impl Drop for Meshd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn meshd_needs_no_right_that_the_chart_does_not_give() {
     let Some(cluster) = Cluster::start("the rights of meshd").await else { return };
@@ -93,7 +84,7 @@ async fn meshd_needs_no_right_that_the_chart_does_not_give() {
         .stdout(Stdio::piped())
         .stderr(fs::File::create(&log).unwrap())
         .spawn();
-    let mut meshd = Meshd(meshd.unwrap());
+    let mut meshd = Process(meshd.unwrap());
     let said = || fs::read_to_string(&log).unwrap();
     let out = meshd.0.stdout.take().unwrap();
     let ready = tokio::task::spawn_blocking(move || BufReader::new(out).lines().next());
