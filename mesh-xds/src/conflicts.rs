@@ -56,11 +56,20 @@ fn warning(code: &'static str, path: impl Into<String>, message: String) -> Diag
     Diagnostic::warning(code, message).at(FieldPath::new(path))
 }
 
+fn unserved(path: impl Into<String>, host: &Hostname) -> Diagnostic {
+    let message = format!("nothing serves the host {host}; check its name, or add its Service or ServiceEntry");
+    warning("UnservedHost", path, message)
+}
+
+/// When an object was made; a new one that doesn't say so is the youngest.
+fn made(is_new: bool, created: i64) -> i64 {
+    if is_new && created == 0 { i64::MAX } else { created }
+}
+
 impl Worlds<'_> {
     fn dated(&self, row: &VirtualService) -> VirtualService {
         let is_new = self.before.virtual_services.get(&row.key()).is_none();
-        let created = if is_new && row.created == 0 { i64::MAX } else { row.created };
-        VirtualService { created, ..row.clone() }
+        VirtualService { created: made(is_new, row.created), ..row.clone() }
     }
 
     fn of_virtual_service(&self, own: &VirtualService) -> Vec<Diagnostic> {
@@ -72,9 +81,7 @@ impl Worlds<'_> {
         }
         for (path, to) in destinations(own) {
             if !self.is_served(&to.host) {
-                let message =
-                    format!("nothing serves the host {}; check its name, or add its Service or ServiceEntry", to.host);
-                told.push(warning("UnservedHost", path, message));
+                told.push(unserved(path, &to.host));
             } else if !to.subset.is_empty() && !has_subset(self.after, &to.host, &to.subset) {
                 let message = format!(
                     "no DestinationRule of {} has the subset {:?}; add it there, for until then its requests fail",
@@ -129,9 +136,7 @@ impl Worlds<'_> {
     fn of_destination_rule(&self, own: &DestinationRule) -> Vec<Diagnostic> {
         let mut told = Vec::new();
         if !own.host.is_wildcard() && !self.is_served(&own.host) {
-            let message =
-                format!("nothing serves the host {}; check its name, or add its Service or ServiceEntry", own.host);
-            told.push(warning("UnservedHost", "spec.host", message));
+            told.push(unserved("spec.host", &own.host));
         }
         for (_, virtual_service) in self.after.virtual_services.iter() {
             let lost = destinations(virtual_service).find(|(_, to)| {
@@ -154,7 +159,7 @@ impl Worlds<'_> {
 
     fn of_gateway(&self, row: &Gateway) -> Vec<Diagnostic> {
         let is_new = self.before.gateways.get(&row.key()).is_none();
-        let own = Gateway { created: if is_new && row.created == 0 { i64::MAX } else { row.created }, ..row.clone() };
+        let own = Gateway { created: made(is_new, row.created), ..row.clone() };
         let alone = left_out(&[&own]);
         let mut told: Vec<Diagnostic> = alone.iter().map(within).collect();
         for (_, other) in self.after.gateways.iter() {
