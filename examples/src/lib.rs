@@ -6,6 +6,7 @@
 
 pub mod bookinfo;
 pub mod demo;
+pub mod echo;
 pub mod fleet;
 pub mod http;
 pub mod nodelet;

@@ -6,8 +6,8 @@
 //! It works only inside [`sandbox`](crate::sandbox): everything it makes belongs to namespaces that vanish with the
 //! sandbox's first process, so there is nothing to clean up and nothing that could be left behind.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -51,9 +51,9 @@ pub struct Options {
     pub one_user: bool,
 }
 
-/// A process of a pod, or of the node.
+/// A process of a pod, or of the node. Dropping it kills it.
 #[derive(Debug)]
-struct Process {
+pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -64,6 +64,15 @@ struct Process {
 pub struct Nodelet {
     options: Options,
     plan: Plan,
+    /// The names of the pods that are ready.
+    ready: BTreeSet<String>,
+    processes: Vec<Process>,
+}
+
+/// Pods that are ready.
+#[derive(Debug, Default)]
+pub struct Running {
+    pods: BTreeSet<String>,
     processes: Vec<Process>,
 }
 
@@ -74,11 +83,13 @@ impl Nodelet {
     /// What the kernel or a tool refused.
     pub fn new(plan: Plan, options: Options) -> Result<Self, String> {
         network::node()?;
+        // What an earlier run said.
+        let _ = std::fs::remove_dir_all(&options.logs);
         for folder in [&options.pods, &options.logs] {
             std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
-        let nodelet = Self { options, plan, processes: Vec::new() };
-        nodelet.write_manifests(false)?;
+        let nodelet = Self { options, plan, ready: BTreeSet::new(), processes: Vec::new() };
+        nodelet.write_manifests()?;
         Ok(nodelet)
     }
 
@@ -91,38 +102,55 @@ impl Nodelet {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn run(&mut self, name: &str, arguments: &[&str]) -> Result<(), String> {
+    pub fn run(&self, name: &str, arguments: &[String]) -> Result<Process, String> {
         let mut command = Command::new(&self.options.program);
         // Its log goes into a file.
         command.args(arguments).env("NO_COLOR", "1");
-        self.spawn(name, command)
+        start(&self.options, name, command)
     }
 
-    /// Starts all pods side by side and returns when each is ready, as a kubelet asks; then writes so into the
-    /// EndpointSlices. `config_maps` are in every namespace.
+    /// Starts pods side by side and returns when each is ready, as a kubelet asks. Nobody is told of them before they are
+    /// [added](Self::add).
     ///
     /// # Errors
     /// What the kernel or a tool refused, a process that ended, or a pod that was not ready in time; says which and why.
-    pub async fn run_pods(
-        &mut self,
-        sources: Sources<'_>,
+    pub async fn start(
+        &self,
+        which: impl Fn(&Pod) -> bool,
+        sources: &Sources,
         patience: Duration,
         progress: impl Fn(&str),
-    ) -> Result<(), String> {
-        for (index, pod) in self.plan.pods.iter().enumerate() {
-            network::pod(Uplink { index, namespace: pod.name(), ip: pod.ip })?;
+    ) -> Result<Running, String> {
+        let chosen = self.plan.pods.iter().enumerate().filter(|(_, pod)| which(pod));
+        let chosen: Vec<(usize, &Pod)> = chosen.collect();
+        for (index, pod) in &chosen {
+            network::pod(Uplink { index: *index, namespace: pod.name(), ip: pod.ip })?;
         }
-        let (options, progress) = (&self.options, &progress);
-        let pods = self.plan.pods.iter().map(|pod| async move {
+        let progress = &progress;
+        let pods = chosen.iter().map(|(_, pod)| async move {
             progress(&format!("pod {} at {}", pod.name(), pod.ip));
-            let processes = run_pod(options, pod, sources, patience).await;
+            let processes = run_pod(&self.options, pod, sources, patience).await;
             let processes = processes.map_err(|error| format!("pod {}: {error}", pod.name()))?;
             progress(&format!("pod {} is ready", pod.name()));
             Ok::<_, String>(processes)
         });
-        let running = try_join_all(pods).await?;
-        self.processes.extend(running.into_iter().flatten());
-        self.write_manifests(true)
+        let processes = try_join_all(pods).await?.into_iter().flatten().collect();
+        Ok(Running { pods: chosen.iter().map(|(_, pod)| pod.name().to_owned()).collect(), processes })
+    }
+
+    /// Keeps started pods, and writes into the EndpointSlices that they are ready.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add(&mut self, running: Running) -> Result<(), String> {
+        self.ready.extend(running.pods);
+        self.processes.extend(running.processes);
+        self.write_manifests()
+    }
+
+    /// Our program as the application of a pod: what it sends goes through the pod's proxy.
+    pub fn within(&self, pod: &Pod) -> Command {
+        container::enter(&self.options, pod.name(), container::User::of(None), &[])
     }
 
     /// Lets the application of a pod send a request through its proxy: the status of the answer.
@@ -130,16 +158,9 @@ impl Nodelet {
     /// # Errors
     /// There was no answer.
     pub async fn request(&self, pod: &Pod, url: &str) -> Result<u16, String> {
-        let mut command = container::enter(&self.options, pod.name(), APP_USER, &[]);
-        let done = command.args(["get", url]).output().await.map_err(|error| error.to_string())?;
+        let done = self.within(pod).args(["get", url]).output().await.map_err(|error| error.to_string())?;
         let said = String::from_utf8_lossy(&done.stdout);
         said.trim().parse().map_err(|_| String::from_utf8_lossy(&done.stderr).trim().to_owned())
-    }
-
-    /// Starts a process of the node.
-    fn spawn(&mut self, name: &str, command: Command) -> Result<(), String> {
-        self.processes.push(start(&self.options, name, command)?);
-        Ok(())
     }
 
     /// Fails when a process has ended, with the end of its log: none should before the node does.
@@ -151,14 +172,27 @@ impl Nodelet {
     }
 
     /// Pods and EndpointSlices as a file of the control plane's folder, replaced as a whole.
-    fn write_manifests(&self, ready: bool) -> Result<(), String> {
-        let text = plan::manifests(&self.plan, ready);
+    fn write_manifests(&self) -> Result<(), String> {
+        let text = plan::manifests(&self.plan, |pod| self.ready.contains(pod.name()));
         replace(&self.options.config.join("nodelet.yaml"), &text).map_err(|error| format!("writing Pods: {error}"))
     }
 }
 
 impl Process {
-    fn is_alive(&mut self) -> Result<(), String> {
+    /// Kills it, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It had ended by itself.
+    pub async fn kill(&mut self) -> Result<(), String> {
+        self.is_alive()?;
+        self.child.kill().await.map_err(|error| format!("{}: {error}", self.name))
+    }
+
+    /// Fails when it has ended, with the end of its log.
+    ///
+    /// # Errors
+    /// Names it.
+    pub fn is_alive(&mut self) -> Result<(), String> {
         match self.child.try_wait() {
             Ok(Some(status)) => Err(format!(
                 "{} ended ({status}); its log {} ends with:\n{}",
@@ -173,12 +207,7 @@ impl Process {
 
 /// Runs the containers of a pod in the order of its spec: each init container to its end, a sidecar until it has started;
 /// then the application. Returns when all are ready.
-async fn run_pod(
-    options: &Options,
-    pod: &Pod,
-    sources: Sources<'_>,
-    patience: Duration,
-) -> Result<Vec<Process>, String> {
+async fn run_pod(options: &Options, pod: &Pod, sources: &Sources, patience: Duration) -> Result<Vec<Process>, String> {
     let volumes = volumes::make(pod, &options.pods.join(pod.name()), sources)?;
     let mut processes = Vec::new();
     for container in pod.spec().init_containers.iter().flatten() {
@@ -218,10 +247,11 @@ fn start_container(
     start(options, &format!("{}-{name}", pod.name()), command)
 }
 
-/// Starts a process; what it says goes into its log.
+/// Starts a process; what it says is added to its log.
 fn start(options: &Options, name: &str, mut command: Command) -> Result<Process, String> {
     let log = options.logs.join(format!("{name}.log"));
-    let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+    let file = OpenOptions::new().create(true).append(true).open(&log);
+    let file = file.map_err(|error| format!("{}: {error}", log.display()))?;
     let again = file.try_clone().map_err(|error| error.to_string())?;
     // A process group of its own: a Ctrl-C in the terminal is ours to handle.
     command.stdin(Stdio::null()).stdout(file).stderr(again).process_group(0).kill_on_drop(true);

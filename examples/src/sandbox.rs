@@ -102,6 +102,15 @@ pub async fn run(arguments: &[OsString]) -> Result<ExitCode, String> {
     }
 }
 
+/// Whether this system can have a box.
+///
+/// # Errors
+/// What is missing, for the user.
+pub fn is_possible() -> Result<(), String> {
+    tools::require(PROGRAMS)?;
+    choose().map(drop)
+}
+
 /// How to make a box here.
 fn choose() -> Result<&'static [&'static str], String> {
     let root = rustix::process::geteuid().is_root();

@@ -1,10 +1,10 @@
 //! Access policy, shown: three callers of one service before and after a policy is put in place. Who may call is decided by
 //! the certificate that the caller's proxy shows, not by its address.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{policies, say, yaml_files};
+use super::mesh::Mesh;
+use super::{manifests, say, yaml_files};
 use crate::bookinfo::PORT;
 use crate::http;
 use crate::nodelet::Nodelet;
@@ -34,13 +34,14 @@ impl std::fmt::Display for Got {
 ///
 /// # Errors
 /// The policy cannot be written.
-pub(super) async fn show(nodelet: &mut Nodelet, config: &Path, problems: &mut Vec<String>) -> Result<(), String> {
+pub(super) async fn show(mesh: &Mesh, problems: &mut Vec<String>) -> Result<(), String> {
+    let nodelet = &mesh.nodelet;
     say("\nwho may call ratings: reviews, productpage, and a client without a proxy")?;
     let open = [Got::Status(200); 3];
     compare("without a policy", open, within(nodelet, open).await, problems)?;
     let mut files = Vec::new();
-    for file in yaml_files(&policies())? {
-        let to = config.join(file.file_name().unwrap_or_default());
+    for file in yaml_files(&manifests("policy"))? {
+        let to = mesh.config.join(file.file_name().unwrap_or_default());
         let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         crate::nodelet::replace(&to, &text).map_err(|error| format!("{}: {error}", to.display()))?;
         files.push(to);

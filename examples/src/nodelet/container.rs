@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe, SecurityContext};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::process::Command;
 
@@ -15,6 +15,8 @@ use super::{APP_USER, Options, PROXY_MARK};
 
 /// Images of the stand-in app: the rest of the name is its part.
 const APP_IMAGE: &str = "mesh-rs/bookinfo-";
+/// The image of the app that says who asks.
+const ECHO_IMAGE: &str = "mesh-rs/echo";
 /// The image of the agent, with any tag, of any registry.
 const AGENT_IMAGE: &str = "/mesh-agent:";
 
@@ -23,6 +25,8 @@ const AGENT_IMAGE: &str = "/mesh-agent:";
 pub enum Image {
     /// A part of bookinfo (`reviews-v2`).
     App(String),
+    /// The app that says who asks.
+    Echo,
     /// The agent with its Envoy.
     Agent,
 }
@@ -36,8 +40,9 @@ impl Image {
         let name = container.image.as_deref().unwrap_or_default();
         match name.strip_prefix(APP_IMAGE) {
             Some(part) => part.parse::<crate::bookinfo::Part>().map(|_| Self::App(part.to_owned())),
+            None if name == ECHO_IMAGE => Ok(Self::Echo),
             None if name.contains(AGENT_IMAGE) => Ok(Self::Agent),
-            None => Err(format!("image {name} is none of {APP_IMAGE}*, *{AGENT_IMAGE}*")),
+            None => Err(format!("image {name} is none of {APP_IMAGE}*, {ECHO_IMAGE}, *{AGENT_IMAGE}*")),
         }
     }
 }
@@ -57,13 +62,14 @@ pub fn command(
     let arguments = container.args.iter().flatten().map(|argument| environment::expand(argument, &known)).collect();
     let arguments = match image {
         Image::App(part) => vec!["app".into(), part, "--pod".into(), pod.name().to_owned()],
+        Image::Echo => vec!["echo".into()],
         Image::Agent => {
             let arguments = if options.one_user { told_by_mark(arguments) } else { arguments };
             [vec!["mesh-agent".to_owned()], arguments].concat()
         }
     };
-    let user = container.security_context.as_ref().and_then(|context| context.run_as_user);
-    let mut command = enter(options, pod.name(), user.unwrap_or(APP_USER), &mounts(container, volumes)?);
+    let user = User::of(container.security_context.as_ref());
+    let mut command = enter(options, pod.name(), user, &mounts(container, volumes)?);
     command.args(arguments).envs(known).current_dir("/");
     command.env("PATH", PATH).env("ENVOY_PATH", &options.envoy);
     Ok(command)
@@ -71,8 +77,30 @@ pub fn command(
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Who a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    user: i64,
+    group: i64,
+}
+
+impl User {
+    /// Whom a container asks for; the group is that of the user where it says nothing.
+    pub fn of(context: Option<&SecurityContext>) -> Self {
+        let user = context.and_then(|context| context.run_as_user).unwrap_or(APP_USER);
+        Self { user, group: context.and_then(|context| context.run_as_group).unwrap_or(user) }
+    }
+
+    /// For `nsenter`: root stays who it is, since a change of user takes all capabilities.
+    fn options(self) -> Vec<String> {
+        let user = (self.user != 0).then(|| format!("--setuid={}", self.user));
+        let group = (self.group != 0).then(|| format!("--setgid={}", self.group));
+        user.into_iter().chain(group).collect()
+    }
+}
+
 /// A command that runs our program in a pod's network namespace as a user, with these folders mounted for it alone.
-pub fn enter(options: &Options, pod: &str, user: i64, mounts: &[(PathBuf, String)]) -> Command {
+pub fn enter(options: &Options, pod: &str, user: User, mounts: &[(PathBuf, String)]) -> Command {
     let mut script = String::from("set -e\n");
     for (from, to) in mounts {
         script.push_str(&format!("mkdir -p '{to}'\nmount --bind '{}' '{to}'\n", from.display()));
@@ -81,8 +109,8 @@ pub fn enter(options: &Options, pod: &str, user: i64, mounts: &[(PathBuf, String
     let mut command = Command::new("unshare");
     command.env_clear().env("PATH", PATH).args(["--mount", "--", "sh", "-c", &script, "sh"]);
     command.arg("nsenter").arg(format!("--net={}", network::namespace_file(pod)));
-    if user != 0 && !options.one_user {
-        command.arg(format!("--setuid={user}")).arg(format!("--setgid={user}"));
+    if !options.one_user {
+        command.args(user.options());
     }
     command.arg("--").arg(&options.program);
     command
@@ -148,8 +176,21 @@ mod tests {
     fn images_are_told_by_their_names() {
         let of = |image: &str| Image::of(&Container { image: Some(image.into()), ..Container::default() });
         assert_eq!(of("mesh-rs/bookinfo-reviews-v2"), Ok(Image::App("reviews-v2".into())));
+        assert_eq!(of("mesh-rs/echo"), Ok(Image::Echo));
         assert_eq!(of("ghcr.io/mesh-rs/mesh-agent:latest"), Ok(Image::Agent));
         assert!(of("nginx").unwrap_err().contains("nginx") && of("mesh-rs/bookinfo-x").is_err());
+    }
+
+    #[test]
+    fn users_and_groups_are_those_of_the_spec() {
+        let of = |user, group| {
+            let context = SecurityContext { run_as_user: user, run_as_group: group, ..Default::default() };
+            User::of(Some(&context)).options().join(" ")
+        };
+        assert_eq!(of(Some(1337), Some(1337)), "--setuid=1337 --setgid=1337");
+        assert_eq!(of(Some(0), Some(1337)), "--setgid=1337", "as the proxy in mode TPROXY");
+        assert_eq!(of(Some(0), Some(0)), "");
+        assert_eq!(of(None, None), "--setuid=1001 --setgid=1001");
     }
 
     #[test]

@@ -157,9 +157,9 @@ fn names(service: &Service) -> (&str, &str) {
 }
 
 /// Pods and EndpointSlices of the plan as one text of JSON documents, in stable order.
-pub fn manifests(plan: &Plan, ready: bool) -> String {
-    let pods = plan.pods.iter().map(|pod| pod_manifest(pod, ready));
-    let slices = plan.services.iter().filter_map(|service| slice_manifest(service, &plan.pods, ready));
+pub fn manifests(plan: &Plan, ready: impl Fn(&Pod) -> bool) -> String {
+    let pods = plan.pods.iter().map(|pod| pod_manifest(pod, ready(pod)));
+    let slices = plan.services.iter().filter_map(|service| slice_manifest(service, &plan.pods, &ready));
     let node = std::iter::once(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE_NAME } }));
     let documents: Vec<String> = node.chain(pods).chain(slices).map(|document| document.to_string()).collect();
     documents.join("\n---\n") + "\n"
@@ -183,7 +183,7 @@ fn pod_manifest(pod: &Pod, ready: bool) -> Value {
     })
 }
 
-fn slice_manifest(service: &Service, pods: &[Pod], ready: bool) -> Option<Value> {
+fn slice_manifest(service: &Service, pods: &[Pod], ready: &impl Fn(&Pod) -> bool) -> Option<Value> {
     let spec = service.spec.as_ref()?;
     let selector = spec.selector.as_ref().filter(|selector| !selector.is_empty())?;
     let (namespace, name) = names(service);
@@ -205,6 +205,7 @@ fn slice_manifest(service: &Service, pods: &[Pod], ready: bool) -> Option<Value>
         Some(json!({ "name": port.name.as_deref().unwrap_or_default(), "port": number, "protocol": "TCP" }))
     });
     let endpoints = selected.iter().map(|pod| {
+        let ready = ready(pod);
         json!({
             "addresses": [pod.ip],
             "conditions": { "ready": ready, "serving": ready, "terminating": false },
@@ -231,8 +232,8 @@ mod tests {
     use super::*;
 
     fn bookinfo() -> Plan {
-        let objects = crate::demo::objects(&crate::demo::manifests()).unwrap();
-        plan(&objects, &crate::demo::injector().unwrap()).unwrap()
+        let objects = crate::demo::objects(&crate::demo::manifests("bookinfo")).unwrap();
+        plan(&objects, &crate::demo::injector(&[]).unwrap()).unwrap()
     }
 
     #[test]
@@ -265,7 +266,7 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let plan = bookinfo();
-        let parsed = mesh_api::document::parse(&"nodelet.yaml".into(), &manifests(&plan, true));
+        let parsed = mesh_api::document::parse(&"nodelet.yaml".into(), &manifests(&plan, |_| true));
         assert_eq!(parsed.diagnostics().collect::<Vec<_>>(), Vec::<&mesh_api::Diagnostic>::new());
         let slices = parsed.objects().filter_map(|object| match object {
             Object::EndpointSlice(slice) => Some((slice.metadata.name.clone()?, slice.endpoints.clone()?)),
@@ -291,7 +292,7 @@ mod tests {
         let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec:\n  selector: {}\n  template:\n    \
                     spec: {containers: [{name: c, image: nginx}]}\n";
         let parsed = mesh_api::document::parse(&"x.yaml".into(), text);
-        let error = plan(parsed.objects(), &crate::demo::injector().unwrap()).unwrap_err();
+        let error = plan(parsed.objects(), &crate::demo::injector(&[]).unwrap()).unwrap_err();
         assert!(error.contains("Deployment x") && error.contains("nginx"), "{error}");
     }
 }

@@ -15,19 +15,19 @@ use super::environment;
 use super::plan::Pod;
 
 /// What a pod's volumes are made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Sources<'a> {
+#[derive(Debug)]
+pub struct Sources {
     /// Signs projected tokens.
-    pub accounts: &'a Accounts,
+    pub accounts: Accounts,
     /// ConfigMaps by name; these are in every namespace.
-    pub config_maps: &'a BTreeMap<String, BTreeMap<String, String>>,
+    pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Makes the volumes of a pod below `folder`: their paths by their names.
 ///
 /// # Errors
 /// A volume that a node like this cannot have, or a file that cannot be written.
-pub fn make(pod: &Pod, folder: &Path, sources: Sources<'_>) -> Result<BTreeMap<String, PathBuf>, String> {
+pub fn make(pod: &Pod, folder: &Path, sources: &Sources) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut made = BTreeMap::new();
     for volume in pod.spec().volumes.iter().flatten() {
         let path = folder.join(&volume.name);
@@ -45,7 +45,7 @@ fn create(path: &Path) -> Result<(), String> {
     made.map_err(|error| error.to_string())
 }
 
-fn fill(pod: &Pod, volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), String> {
+fn fill(pod: &Pod, volume: &Volume, path: &Path, sources: &Sources) -> Result<(), String> {
     if let Some(downward) = &volume.downward_api {
         return downward_files(pod, downward.items.iter().flatten(), path);
     }
@@ -62,7 +62,7 @@ fn fill(pod: &Pod, volume: &Volume, path: &Path, sources: Sources<'_>) -> Result
     if is_there || may_be_empty || says_nothing { Ok(()) } else { Err("this node has no such volumes".into()) }
 }
 
-fn project(pod: &Pod, source: &VolumeProjection, path: &Path, sources: Sources<'_>) -> Result<(), String> {
+fn project(pod: &Pod, source: &VolumeProjection, path: &Path, sources: &Sources) -> Result<(), String> {
     if let Some(ServiceAccountTokenProjection { audience, expiration_seconds, path: file }) =
         &source.service_account_token
     {
@@ -77,7 +77,7 @@ fn project(pod: &Pod, source: &VolumeProjection, path: &Path, sources: Sources<'
     }
 }
 
-fn config_map_files(source: &ConfigMapVolumeSource, path: &Path, sources: Sources<'_>) -> Result<(), String> {
+fn config_map_files(source: &ConfigMapVolumeSource, path: &Path, sources: &Sources) -> Result<(), String> {
     match sources.config_maps.get(&source.name) {
         Some(data) => data.iter().try_for_each(|(file, text)| write(path, file, text)),
         None if source.optional == Some(true) => Ok(()),
