@@ -105,7 +105,7 @@ pub fn injector(environment: &[(&str, String)]) -> Result<Injector, String> {
     if let Some(problem) = told.iter().chain(&problems).next() {
         return Err(problem.to_string());
     }
-    config.native_sidecars = true;
+    config.native_sidecars = true.into();
     Ok(Injector::new(config))
 }
 

@@ -61,10 +61,11 @@ async fn main() {
     for caller in callers {
         took.extend(caller.await.unwrap());
     }
+    let rate = took.len() as f64 / start.elapsed().as_secs_f64();
     took.sort();
     let at = |percent: usize| took.get(took.len() * percent / 100).or(took.last()).unwrap();
     println!(
-        "{} injections over HTTPS at {PER_SECOND}/s: p50 {:?}, p90 {:?}, p99 {:?}, max {:?}",
+        "{} injections over HTTPS, {PER_SECOND}/s due, {rate:.0}/s reached: p50 {:?}, p90 {:?}, p99 {:?}, max {:?}",
         took.len(),
         at(50),
         at(90),

@@ -9,6 +9,8 @@ mod config;
 mod decide;
 mod merge;
 mod metrics;
+mod native;
+mod openshift;
 mod order;
 mod otel;
 mod overrides;
@@ -16,7 +18,9 @@ mod owner;
 mod pod;
 mod probes;
 mod proxy_configs;
+mod quantity;
 mod rewrite;
+mod settled;
 mod template;
 mod workload;
 
@@ -27,6 +31,8 @@ use serde_json::Value;
 pub use config::{Config, default_values};
 pub use decide::{Decision, Policy};
 pub use merge::strategic_merge;
+pub use native::{Kubelets, NativeSidecars};
+pub use openshift::OpenShift;
 pub use owner::Owner;
 pub use proxy_configs::ProxyConfigs;
 pub use template::{template_functions, template_value};
@@ -35,6 +41,8 @@ pub use workload::Skipped;
 use crate::review::{Outcome as Counted, Request, Response};
 use crate::webhook::Admit;
 use pod::Pod;
+use rewrite::Known;
+use settled::Memo;
 
 /// Why a pod could not be injected. The fault is the pod's, except for templates.
 #[derive(Debug, thiserror::Error)]
@@ -87,12 +95,13 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Injector {
     config: Config,
+    memo: Memo,
 }
 
 impl Injector {
     /// An injector with this configuration.
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self { config, memo: Memo::default() }
     }
 
     /// Injects a pod, or the template of a pod. `namespace` is where it will be; `variables` are set for the proxy.
@@ -107,7 +116,7 @@ impl Injector {
         owner: Option<&Owner>,
         variables: BTreeMap<String, String>,
     ) -> Result<Outcome, InjectError> {
-        let pod = Pod::read(pod)?;
+        let mut pod = Pod::read(pod)?;
         Ok(match decide::decide(&self.config, &pod, namespace) {
             Decision::Inject => {
                 let found;
@@ -118,7 +127,18 @@ impl Injector {
                         &found
                     }
                 };
-                Outcome::Injected(rewrite::rewrite(&self.config, &pod, namespace, owner, variables)?.into_value())
+                annotations::check(&pod)?;
+                if self.config.openshift.is_some() {
+                    openshift::forget_assigned_user(&mut pod);
+                }
+                let settled = self.memo.settled(&self.config, &pod, namespace)?;
+                let known = Known {
+                    owner,
+                    settled: &settled,
+                    ids: self.config.openshift.as_ref().map(|openshift| openshift.ids(namespace)).unwrap_or_default(),
+                    native: self.config.native_sidecars.of(&pod),
+                };
+                Outcome::Injected(rewrite::rewrite(&self.config, &pod, &known, variables)?.into_value())
             }
             decision => Outcome::Skipped(decision),
         })

@@ -47,7 +47,7 @@ impl Injection {
     /// The injector that a configuration makes with the flags over it. What is wrong with the configuration is said.
     pub(super) fn injector(&self, (mut config, told): (Config, Vec<Diagnostic>)) -> Injector {
         told.iter().for_each(complain);
-        config.native_sidecars = self.native_sidecars;
+        config.native_sidecars = self.native_sidecars.into();
         if let Some(revision) = &self.revision {
             config.revision.clone_from(revision);
         }

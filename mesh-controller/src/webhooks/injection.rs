@@ -8,10 +8,10 @@ use imbl::OrdMap;
 use mesh_api::mesh::MeshConfig;
 use mesh_api::networking::ProxyConfig;
 use mesh_api::{Diagnostic, Object, ObjectRef};
-use mesh_webhook::inject::ProxyConfigs;
+use mesh_webhook::inject::{Kubelets, NativeSidecars, OpenShift, ProxyConfigs};
 use mesh_webhook::review::{Request, Response};
 use mesh_webhook::{Admit, Config, Injector};
-use mesh_xds::model::Settings;
+use mesh_xds::model::{Features, Settings};
 use tokio::sync::watch;
 
 use crate::mesh_config;
@@ -20,8 +20,10 @@ use crate::store::{Published, tell};
 /// Istio's name of the ConfigMap with templates and values, for the control plane without a revision.
 pub(crate) const CONFIG_MAP: &str = "istio-sidecar-injector";
 
-/// The feature by which proxies become init containers that run on.
+/// The feature by which proxies become init containers that run on: `true`, `false` or, as by default, `auto`.
 const NATIVE_SIDECARS: &str = "ENABLE_NATIVE_SIDECARS";
+/// The feature that says what the cluster is.
+const PLATFORM: &str = "PLATFORM";
 
 /// Where the ConfigMap `istio-sidecar-injector` is, with `config` and `values`.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +41,8 @@ struct Inputs {
     settings: Arc<Settings>,
     data: Arc<BTreeMap<String, String>>,
     proxy_configs: Vec<Arc<ProxyConfig>>,
+    native_sidecars: NativeSidecars,
+    openshift: Option<OpenShift>,
 }
 
 /// An injector, and what it was made of.
@@ -95,7 +99,13 @@ impl Injection {
                 _ => Arc::default(),
             }
         });
-        Inputs { proxy_configs: proxy_configs(&state.objects), settings, data }
+        Inputs {
+            proxy_configs: proxy_configs(&state.objects),
+            native_sidecars: native_sidecars(&settings.features, &state.objects),
+            openshift: openshift(&settings.features, &state.objects),
+            settings,
+            data,
+        }
     }
 
     /// The injector for these inputs; templates are parsed again only if they may have changed.
@@ -116,6 +126,8 @@ impl Injection {
         };
         let root = inputs.settings.root_namespace.as_str();
         config.proxy_configs = ProxyConfigs::new(root, inputs.proxy_configs.iter().cloned());
+        config.native_sidecars.clone_from(&inputs.native_sidecars);
+        config.openshift.clone_from(&inputs.openshift);
         Made { state, injector: Arc::new(Injector::new(config.clone())), inputs, config, told }
     }
 
@@ -124,7 +136,6 @@ impl Injection {
         if !self.revision.is_empty() {
             config.revision.clone_from(&self.revision);
         }
-        config.native_sidecars = inputs.settings.features.get(NATIVE_SIDECARS) == Some("true");
         (config, told)
     }
 }
@@ -137,17 +148,48 @@ impl Admit for Injection {
 
 /// The ProxyConfigs among objects.
 pub fn proxy_configs(objects: &OrdMap<ObjectRef, Object>) -> Vec<Arc<ProxyConfig>> {
-    let first = ObjectRef::new("ProxyConfig", "", "");
-    let of_kind = objects.range(first..).map(|(_, object)| object).map_while(|object| match object {
+    let configs = of_kind(objects, "ProxyConfig").map(|object| match object {
         Object::ProxyConfig(config) => Some(config.clone()),
         _ => None,
     });
-    of_kind.collect()
+    configs.flatten().collect()
+}
+
+fn native_sidecars(features: &Features, objects: &OrdMap<ObjectRef, Object>) -> NativeSidecars {
+    match features.get(NATIVE_SIDECARS) {
+        Some("true") => NativeSidecars::On,
+        None | Some("auto") => NativeSidecars::Auto(Kubelets::new(of_kind(objects, "Node").filter_map(kubelet))),
+        Some(_) => NativeSidecars::Off,
+    }
+}
+
+/// A node's name and the version of its kubelet, empty where it tells none.
+fn kubelet(object: &Object) -> Option<(&str, &str)> {
+    let Object::Node(node) = object else { return None };
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+    Some((node.metadata.name.as_deref()?, info.map(|info| info.kubelet_version.as_str()).unwrap_or_default()))
+}
+
+fn openshift(features: &Features, objects: &OrdMap<ObjectRef, Object>) -> Option<OpenShift> {
+    let is_openshift = features.get(PLATFORM) == Some("openshift");
+    is_openshift.then(|| OpenShift::new(of_kind(objects, "Namespace").filter_map(annotations)))
+}
+
+/// A namespace's name and annotations.
+fn annotations(object: &Object) -> Option<(&str, &BTreeMap<String, String>)> {
+    let Object::Namespace(namespace) = object else { return None };
+    Some((namespace.metadata.name.as_deref()?, namespace.metadata.annotations.as_ref()?))
+}
+
+fn of_kind<'a>(objects: &'a OrdMap<ObjectRef, Object>, kind: &'a str) -> impl Iterator<Item = &'a Object> {
+    let from_first = objects.range(ObjectRef::new(kind, "", "")..);
+    from_first.take_while(move |(key, _)| key.kind.as_str() == kind).map(|(_, object)| object)
 }
 
 #[cfg(test)]
 mod tests {
     use mesh_api::{Name, document};
+    use mesh_xds::Snapshot;
     use serde_json::{Value, json};
 
     use super::*;
@@ -201,6 +243,33 @@ spec: {environmentVariables: {FROM_PROXY_CONFIG: yes-it-is}}
         assert!(Arc::ptr_eq(&before, &injection.injector()), "what has not changed is not made again");
         states.send_replace(published(&config_map("two.example")));
         assert!(Arc::ptr_eq(&before, &injection.injector()));
+    }
+
+    #[test]
+    fn the_cluster_tells_how_proxies_run() {
+        let node = |version: &str| {
+            format!(
+                "apiVersion: v1\nkind: Node\nmetadata: {{name: a}}\nstatus: {{nodeInfo: {{kubeletVersion: {version}}}}}\n---\n"
+            )
+        };
+        const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: \
+                                 {openshift.io/sa.scc.uid-range: 1000620000/10000}}\n";
+        let native = |features: &[(&str, &str)], objects: &str| {
+            let features = features.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let mut settings = Settings::default();
+            settings.features = Features::new(features);
+            let mut state = Published::clone(&published(objects));
+            state.snapshot = Snapshot::new(settings);
+            let (_states, seen) = watch::channel(Arc::new(state));
+            let patch = patch(&Injection::new(seen, InjectorConfig::InStore, String::new()));
+            (patch.contains("\"restartPolicy\":\"Always\""), patch.contains("1000629999"))
+        };
+        assert_eq!(native(&[], ""), (false, false), "nothing is known of the cluster");
+        assert_eq!(native(&[], &node("v1.36.2")), (true, false));
+        assert_eq!(native(&[(NATIVE_SIDECARS, "auto")], &(node("v1.31.0") + NAMESPACE)), (false, false));
+        assert_eq!(native(&[(NATIVE_SIDECARS, "true")], &node("v1.31.0")), (true, false));
+        assert_eq!(native(&[(NATIVE_SIDECARS, "false")], &node("v1.36.2")), (false, false));
+        assert_eq!(native(&[(PLATFORM, "openshift")], NAMESPACE), (false, true));
     }
 
     #[test]

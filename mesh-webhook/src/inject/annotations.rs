@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use super::InjectError;
 use super::pod::Pod;
+use super::{InjectError, quantity};
 
 type Check = fn(&str) -> Result<(), String>;
 
@@ -107,19 +107,8 @@ fn interfaces(text: &str) -> Result<(), String> {
     }
 }
 
-/// A Kubernetes quantity: a number and a suffix, such as `100m`, `1.5Gi` or `1e3`.
 fn quantity(text: &str) -> Result<(), String> {
-    const SUFFIXES: [&str; 16] = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-    let digits = text.trim_start_matches(['+', '-']);
-    let end = digits.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(digits.len());
-    let (number, suffix) = digits.split_at(end);
-    let exponent = suffix.strip_prefix(['e', 'E']).is_some_and(|exponent| exponent.parse::<i8>().is_ok());
-    let signs = text.len() - digits.len();
-    if signs <= 1 && number.parse::<f64>().is_ok() && (exponent || SUFFIXES.contains(&suffix)) {
-        Ok(())
-    } else {
-        Err("write a quantity such as 100m or 128Mi".to_owned())
-    }
+    quantity::canonical(text).map(drop).ok_or_else(|| "write a quantity such as 100m or 128Mi".to_owned())
 }
 
 #[cfg(test)]

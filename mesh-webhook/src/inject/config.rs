@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::pod::Pod;
 use super::proxy_configs::{self, ProxyConfigs};
 use super::template::{self, Template};
-use super::{InjectError, Policy};
+use super::{InjectError, NativeSidecars, OpenShift, Policy};
 
 /// The values that hold where nobody says otherwise.
 const VALUES: &str = include_str!("../../templates/values.yaml");
@@ -25,7 +25,7 @@ const BUILT_IN: [(&str, &str); 4] = [
 ];
 
 /// The annotation with settings of the pod's proxy.
-const PROXY_CONFIG: &str = "proxy.istio.io/config";
+pub(super) const PROXY_CONFIG: &str = "proxy.istio.io/config";
 
 /// How pods are injected.
 #[derive(Clone, Debug)]
@@ -45,9 +45,10 @@ pub struct Config {
     pub injected_annotations: BTreeMap<String, String>,
     /// Revision of the control plane that injects; empty is `default`.
     pub revision: String,
-    /// Whether the proxy is an init container that runs on, where the pod doesn't choose. Every node must know
-    /// Kubernetes 1.29 or newer.
-    pub native_sidecars: bool,
+    /// Whether the proxy is an init container that runs on, where the pod doesn't choose.
+    pub native_sidecars: NativeSidecars,
+    /// The namespaces' users, where the cluster is an OpenShift.
+    pub openshift: Option<OpenShift>,
     /// The cluster's ProxyConfigs.
     pub proxy_configs: ProxyConfigs,
     pub(super) templates: BTreeMap<String, Template>,
@@ -91,7 +92,8 @@ impl Config {
             aliases: BTreeMap::new(),
             injected_annotations: BTreeMap::new(),
             revision: text(&values, "/revision").to_owned(),
-            native_sidecars: false,
+            native_sidecars: NativeSidecars::Off,
+            openshift: None,
             proxy_configs: ProxyConfigs::default(),
             templates: BTreeMap::new(),
             seen: template::Settings::new(&values, &mesh),
@@ -160,8 +162,8 @@ impl Config {
     /// namespace, the annotation `proxy.istio.io/config`, and the ProxyConfig of the workload, in this order.
     pub(super) fn proxy_config(&self, pod: &Pod, namespace: &str) -> Result<ProxyConfig, InjectError> {
         let mut proxy = self.mesh.default_config.clone();
-        for spec in self.proxy_configs.of_namespace(namespace) {
-            proxy_configs::lay(spec, &mut proxy);
+        for config in self.proxy_configs.of_namespace(namespace) {
+            proxy_configs::lay(&config.spec, &mut proxy);
         }
         if let Some(text) = pod.annotation(PROXY_CONFIG) {
             let (changed, mut told) = proxy.apply(&Name::from(PROXY_CONFIG), text);
@@ -172,8 +174,8 @@ impl Config {
             }
             proxy = changed;
         }
-        if let Some(spec) = self.proxy_configs.of_workload(namespace, pod) {
-            proxy_configs::lay(spec, &mut proxy);
+        if let Some(config) = self.proxy_configs.of_workload(namespace, pod) {
+            proxy_configs::lay(&config.spec, &mut proxy);
         }
         Ok(proxy)
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::merge::merge;
 use super::pod::{Container, PROXY, Pod, find, name};
-use super::{InjectError, metrics};
+use super::{InjectError, metrics, quantity};
 
 /// The annotation with what was injected before.
 pub(super) const STATUS: &str = "sidecar.istio.io/status";
@@ -209,6 +209,7 @@ fn with_injected_image(container: &Container) -> Container {
     }
     // As Istio writes it, who may have written the annotation or may read it.
     container.entry("resources").or_insert_with(|| json!({}));
+    quantity::normalize(&mut container);
     container
 }
 

@@ -31,8 +31,13 @@ impl ProxyConfigs {
         Self { root_namespace: root_namespace.to_owned(), by_namespace }
     }
 
+    /// All that are for this pod.
+    pub(super) fn of<'a>(&'a self, namespace: &'a str, pod: &'a Pod) -> impl Iterator<Item = &'a ProxyConfig> {
+        self.of_namespace(namespace).chain(self.of_workload(namespace, pod))
+    }
+
     /// Those for everything in the pod's namespace, the weaker first.
-    pub(super) fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ProxyConfigSpec> {
+    pub(super) fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ProxyConfig> {
         let own = Some(namespace).filter(|namespace| *namespace != self.root_namespace);
         [Some(self.root_namespace.as_str()), own]
             .into_iter()
@@ -41,7 +46,7 @@ impl ProxyConfigs {
     }
 
     /// The one for this workload. An empty selector chooses none.
-    pub(super) fn of_workload(&self, namespace: &str, pod: &Pod) -> Option<&ProxyConfigSpec> {
+    pub(super) fn of_workload(&self, namespace: &str, pod: &Pod) -> Option<&ProxyConfig> {
         self.first(namespace, |spec| {
             let labels = spec.selector.as_ref().map(|selector| &selector.match_labels);
             labels.is_some_and(|labels| {
@@ -50,8 +55,8 @@ impl ProxyConfigs {
         })
     }
 
-    fn first(&self, namespace: &str, wanted: impl Fn(&ProxyConfigSpec) -> bool) -> Option<&ProxyConfigSpec> {
-        self.by_namespace.get(namespace)?.iter().map(|config| &config.spec).find(|spec| wanted(spec))
+    fn first(&self, namespace: &str, wanted: impl Fn(&ProxyConfigSpec) -> bool) -> Option<&ProxyConfig> {
+        self.by_namespace.get(namespace)?.iter().map(Arc::as_ref).find(|config| wanted(&config.spec))
     }
 }
 

@@ -3,29 +3,37 @@
 
 use std::collections::BTreeMap;
 
-use mesh_api::mesh::ProxyConfig;
 use serde_json::{Value, json};
 
+use super::openshift::Ids;
 use super::pod::{Container, PROXY, Pod, entry_name, find, name, set_env};
-use super::{Config, InjectError, Owner, annotations, merge, metrics, order, overrides, probes, template};
+use super::settled::Settled;
+use super::{Config, InjectError, Owner, merge, metrics, order, overrides, probes, template};
 
 const CLUSTER: &str = "ISTIO_META_CLUSTER_ID";
 const NETWORK: &str = "ISTIO_META_NETWORK";
 const NETWORK_LABEL: &str = "topology.istio.io/network";
 
-/// The injected pod. `variables` are for the proxy, from the path that the webhook was called at.
+/// What is known of a pod beside what it says itself.
+pub(super) struct Known<'a> {
+    pub(super) owner: &'a Owner,
+    pub(super) settled: &'a Settled,
+    pub(super) ids: Ids,
+    /// Whether its proxy is a native sidecar, unless it chooses.
+    pub(super) native: bool,
+}
+
+/// The injected pod. `variables` are for its proxy, from the path that the webhook was called at.
 pub(super) fn rewrite(
     config: &Config,
     original: &Pod,
-    namespace: &str,
-    owner: &Owner,
+    known: &Known<'_>,
     mut variables: BTreeMap<String, String>,
 ) -> Result<Pod, InjectError> {
-    annotations::check(original)?;
-    let proxy = config.proxy_config(original, namespace)?;
     locate(config, original, &mut variables);
-    let (merged, injected) = lay_templates(config, original, owner, &proxy)?;
-    let mut pod = overrides::reapply(merged, original, &injected, &proxy)?;
+    let (merged, injected) = lay_templates(config, original, known)?;
+    let proxy = &known.settled.config;
+    let mut pod = overrides::reapply(merged, original, &injected, proxy)?;
     if let Some(proxy) = pod.container_mut(PROXY) {
         set_variables(proxy, &variables);
     }
@@ -72,19 +80,14 @@ fn set_variables(proxy: &mut Container, variables: &BTreeMap<String, String>) {
 }
 
 /// The pod with its templates over it, and what the templates alone make.
-fn lay_templates(
-    config: &Config,
-    original: &Pod,
-    owner: &Owner,
-    proxy: &ProxyConfig,
-) -> Result<(Pod, Pod), InjectError> {
+fn lay_templates(config: &Config, original: &Pod, known: &Known<'_>) -> Result<(Pod, Pod), InjectError> {
     let written = overrides::as_written(original, config.mesh.default_config.status_port)?;
     let native = match original.annotation("sidecar.istio.io/nativeSidecar") {
         Some("true") => true,
         Some("false") => false,
-        _ => config.native_sidecars,
+        _ => known.native,
     };
-    let data = template::data(config, written, owner, proxy, config.native_sidecars);
+    let data = template::data(config, written, known);
     let mut injected = json!({});
     let mut pod = original.clone();
     for wanted in chosen(config, original) {

@@ -13,17 +13,16 @@ use gotmpl::Value as Go;
 use mesh_api::mesh::{InboundTrafficPolicyMode, MeshConfig, ProxyConfig};
 use serde_json::Value;
 
+use super::Config;
 use super::config::parse_yaml;
 use super::pod::Pod;
-use super::{Config, Owner};
+use super::rewrite::Known;
 
 /// The name of the template's main part.
 const MAIN: &str = "inject";
 /// All rounds of all loops together. A pod that etcd takes has fewer things in it; but where a list should be there may be a
 /// number, and a loop over that counts up to it.
 const MAX_ROUNDS: u64 = 50_000;
-/// The user and group of the proxy; the interception rules know it by them.
-const PROXY_ID: i64 = 1337;
 
 /// The functions that templates may call, by name: for other templates in the same language.
 pub fn template_functions() -> gotmpl::FuncMap {
@@ -70,8 +69,6 @@ impl Template {
 pub(super) struct Settings {
     values: Go,
     mesh: Go,
-    /// The mesh's own ProxyConfig, which most pods have.
-    proxy: (ProxyConfig, Go),
     inbound_mode: Go,
 }
 
@@ -81,40 +78,32 @@ impl Settings {
             InboundTrafficPolicyMode::Localhost => "localhost",
             _ => "passthrough",
         };
-        Self {
-            values: from_json(values),
-            mesh: from_json(&as_json(mesh)),
-            proxy: (mesh.default_config.clone(), from_json(&proxy_config_json(&mesh.default_config))),
-            inbound_mode: text(inbound_mode),
-        }
+        Self { values: from_json(values), mesh: from_json(&as_json(mesh)), inbound_mode: text(inbound_mode) }
     }
 }
 
 /// What a template sees: `SidecarTemplateData` of Istio, with the names that the JSON has.
-pub(super) fn data(config: &Config, pod: Pod, owner: &Owner, proxy: &ProxyConfig, native: bool) -> Go {
+pub(super) fn data(config: &Config, pod: Pod, known: &Known<'_>) -> Go {
+    let Known { owner, settled, ids, native } = known;
     let settings = &config.seen;
-    let images = [("/global/proxy/image", Some(proxy)), ("/global/proxy_init/image", None)];
+    let images = [("/global/proxy/image", Some(&settled.config)), ("/global/proxy_init/image", None)];
     let [proxy_image, init_image] = images.map(|(name, proxy)| image(config, &pod, name, proxy));
     let pod = pod.into_value();
     let part = |key: &str| pod.get(key).map_or_else(|| map([]), from_json);
-    let proxy = match &settings.proxy {
-        (same, seen) if same == proxy => seen.clone(),
-        _ => from_json(&proxy_config_json(proxy)),
-    };
     map([
         ("typeMeta", map([("apiVersion", text(&owner.api_version)), ("kind", text(&owner.kind))])),
         ("deploymentMeta", map([("name", text(&owner.name)), ("namespace", text(&owner.namespace))])),
         ("objectMeta", part("metadata")),
         ("spec", part("spec")),
-        ("proxyConfig", proxy),
+        ("proxyConfig", settled.seen.clone()),
         ("meshConfig", settings.mesh.clone()),
         ("values", settings.values.clone()),
         ("revision", text(&config.revision)),
-        ("nativeSidecars", Go::Bool(native)),
+        ("nativeSidecars", Go::Bool(*native)),
         ("proxyImage", text(&proxy_image)),
         ("proxyInitImage", text(&init_image)),
-        ("proxyUID", Go::Int(PROXY_ID)),
-        ("proxyGID", Go::Int(PROXY_ID)),
+        ("proxyUID", Go::Int(ids.user.into())),
+        ("proxyGID", Go::Int(ids.group.into())),
         ("inboundTrafficPolicyMode", settings.inbound_mode.clone()),
     ])
 }
@@ -142,7 +131,12 @@ fn image(config: &Config, pod: &Pod, name: &str, proxy: Option<&ProxyConfig>) ->
     format!("{}/{}:{tag}", config.value("/global/hub"), config.value(name))
 }
 
-/// A ProxyConfig as templates see it. They ask for the interception mode always, so it is told even if it is the default.
+/// A ProxyConfig as templates see it.
+pub(super) fn proxy_config_value(proxy: &ProxyConfig) -> Go {
+    from_json(&proxy_config_json(proxy))
+}
+
+/// The same as JSON. They ask for the interception mode always, so it is told even if it is the default.
 fn proxy_config_json(proxy: &ProxyConfig) -> Value {
     let mut value = as_json(proxy);
     if let Value::Object(fields) = &mut value {

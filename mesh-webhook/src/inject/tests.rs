@@ -67,7 +67,7 @@ fn the_order_of_containers() {
         (true, true, &["app"], &["istio-init", "istio-proxy", "setup"]),
     ] {
         let values = json!({"global": {"proxy": {"holdApplicationUntilProxyStarts": hold}}});
-        let injector = injector(values, |config| config.native_sidecars = native);
+        let injector = injector(values, |config| config.native_sidecars = native.into());
         let got = inject(&injector, written()).unwrap();
         assert_eq!((names(&got, "containers"), names(&got, "initContainers")), (strings(containers), strings(init)));
         // Where the kubelet knows sidecars it waits for them by itself.
@@ -88,7 +88,7 @@ fn what_the_user_says_of_the_proxy_wins() {
         {"name": "app"},
     ]);
     for native in [false, true] {
-        let injector = injector(Value::Null, |config| config.native_sidecars = native);
+        let injector = injector(Value::Null, |config| config.native_sidecars = native.into());
         let got = inject(&injector, written.clone()).unwrap();
         assert_eq!(names(&got, "containers").contains(&"istio-proxy".to_owned()), !native);
         let proxy = proxy(&got);
@@ -116,6 +116,30 @@ fn a_proxy_of_another_user_is_root_where_it_intercepts_transparently() {
     let got = injected(written);
     assert_eq!(proxy(&got)["securityContext"]["runAsUser"], 0);
     assert_eq!(injected(got.clone()), got, "twice is once");
+}
+
+#[test]
+fn on_openshift_the_proxy_is_of_its_namespaces_last_user() {
+    let annotations = [("openshift.io/sa.scc.uid-range".to_owned(), "1000620000/10000".to_owned())].into();
+    let injector = injector(json!({"pilot": {"cni": {"enabled": true}}}), |config| {
+        config.openshift = Some(OpenShift::new([("shop", &annotations)]));
+    });
+    for (mode, user, of_proxy) in [("REDIRECT", 1_000_629_999, 1_000_629_999), ("TPROXY", 1337, 0)] {
+        let mut written = pod(json!({"sidecar.istio.io/interceptionMode": mode}));
+        // As OpenShift gives it to all containers of a pod.
+        let assigned = json!({"runAsUser": 1_000_620_000});
+        written["spec"]["containers"] = json!([
+            {"name": "app", "securityContext": assigned},
+            {"name": "istio-proxy", "image": "auto", "securityContext": assigned},
+        ]);
+        let got = inject(&injector, written).unwrap();
+        let setup = Pod::read(got.clone()).unwrap().container("istio-validation").unwrap().clone();
+        assert_eq!(setup["securityContext"]["runAsUser"], user);
+        assert!(setup["args"].to_string().contains(&format!(r#""-u","{user}""#)));
+        let context = &proxy(&got)["securityContext"];
+        assert_eq!((&context["runAsUser"], &context["runAsGroup"]), (&json!(of_proxy), &json!(user)));
+        assert_eq!(inject(&injector, got.clone()).unwrap(), got, "twice is once");
+    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub(crate) fn injector(folder: &Path, case: &Value) -> Injector {
     assert_eq!(told, []);
     let (mut config, told) = Config::new(values, mesh);
     assert_eq!(told, []);
-    config.native_sidecars = case["nativeSidecars"] == true;
+    config.native_sidecars = (case["nativeSidecars"] == true).into();
     Injector::new(config)
 }
 

@@ -127,6 +127,7 @@ fn reduce(kind: &str, object: &mut Map<String, Value>) {
     }
     match kind {
         "Pod" => pod(object),
+        "Node" => node(object),
         // They change with every endpoint and say nothing of them.
         "EndpointSlice" | "Endpoints" => {
             part(object, "metadata").and_then(|metadata| metadata.remove("annotations"));
@@ -155,6 +156,17 @@ fn pod(object: &mut Map<String, Value>) {
             conditions.retain(|condition| condition.get("type").is_some_and(|name| name == "Ready"));
         }
         each(status, "conditions", |condition| keep(condition, &["status", "type"]));
+    }
+}
+
+/// Where it is, and which Kubernetes it runs.
+fn node(object: &mut Map<String, Value>) {
+    keep(object, &["metadata", "status"]);
+    if let Some(status) = part(object, "status") {
+        keep(status, &["nodeInfo"]);
+        if let Some(info) = part(status, "nodeInfo") {
+            keep(info, &["kubeletVersion"]);
+        }
     }
 }
 
@@ -225,6 +237,19 @@ mod tests {
             "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
         });
         assert_eq!(object(told(pod)), want);
+    }
+
+    #[test]
+    fn of_a_node_only_its_place_and_version_are_kept() {
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "a", "labels": {"topology.kubernetes.io/zone": "z"}},
+            "spec": {"podCIDR": "10.0.0.0/24"},
+            "status": {"images": [{"names": ["i"]}], "nodeInfo": {"kubeletVersion": "v1.36.2", "osImage": "Linux"}},
+        });
+        let kept = object(told(node));
+        assert_eq!(kept["metadata"], json!({"name": "a", "labels": {"topology.kubernetes.io/zone": "z"}}));
+        assert_eq!(kept["status"]["nodeInfo"]["kubeletVersion"], "v1.36.2");
+        assert!(kept["spec"].is_null() && kept["status"]["images"].is_null() && !kept.to_string().contains("Linux"));
     }
 
     #[test]

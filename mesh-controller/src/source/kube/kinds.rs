@@ -33,7 +33,7 @@ impl Watched {
     fn new(kind: &'static Kind) -> Self {
         let mut watched = Self { kind, metadata_only: false, fields: None, labels: None };
         match kind.name {
-            "Node" | "Namespace" => watched.metadata_only = true,
+            "Namespace" => watched.metadata_only = true,
             // A pod that has ended serves nobody.
             "Pod" => watched.fields = Some("status.phase!=Failed,status.phase!=Succeeded"),
             "Secret" => {

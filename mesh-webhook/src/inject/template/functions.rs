@@ -4,7 +4,7 @@
 //! In Go an absent field of a struct is its type's zero value; here it is nil. So nil counts as empty text, as an empty
 //! list and as an empty map, and equals every zero value.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -399,8 +399,9 @@ fn without_nil(value: &Value) -> Value {
 
 /// A ProxyConfig without what every proxy assumes anyway, which keeps pods small.
 fn without_defaults(mut value: Json) -> String {
-    if let (Json::Object(fields), Json::Object(defaults)) = (&mut value, proxy_config_json(&ProxyConfig::default())) {
-        fields.retain(|key, value| defaults.get(key) != Some(value));
+    static DEFAULTS: LazyLock<Json> = LazyLock::new(|| proxy_config_json(&ProxyConfig::default()));
+    if let Json::Object(fields) = &mut value {
+        fields.retain(|key, value| DEFAULTS.get(key) != Some(value));
     }
     if value.is_null() { "{}".to_owned() } else { value.to_string() }
 }
