@@ -21,6 +21,7 @@ pub mod meshd;
 pub mod operator;
 mod retry;
 pub mod source;
+pub mod status;
 pub mod store;
 pub mod webhooks;
 pub use mesh_api::yaml;

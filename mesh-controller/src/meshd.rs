@@ -35,11 +35,17 @@ use crate::leader::{self, Candidate};
 use crate::mesh_config::{MeshConfigMap, of_revision};
 use crate::source::files::Unreadable;
 use crate::source::{Files, Kube, Remotes};
+use crate::status;
 use crate::store::Debounce;
 use identity::Own;
 
 /// Who keeps the ConfigMaps in the namespaces; istiod's name, as both keep the same.
 const NAMESPACES_LEASE: &str = "istio-namespace-controller-election";
+
+/// Who writes the status of Istio's objects; istiod's name, as both write the same fields.
+const STATUS_LEASE: &str = "istio-analyze-leader";
+/// The feature that has it written.
+const ANALYSIS: &str = "PILOT_ENABLE_ANALYSIS";
 
 /// The control plane of a mesh
 #[derive(Parser, Debug)]
@@ -155,12 +161,14 @@ impl Meshd {
                 started = serving.start() => started,
                 () = &mut shutdown => return Ok(()),
             };
+            let analysed = cluster.clone().filter(|_| settings.features.flag(ANALYSIS, false));
             let mut control_plane = self.control_plane(settings, follow_settings, cluster, clients).identity(identity);
             if let Some(webhooks) = webhooks {
                 control_plane = control_plane.serve_webhooks(webhooks);
             }
             let control_plane = control_plane.bind().await?;
             let (addresses, mut ready) = (control_plane.addresses(), control_plane.ready());
+            let keep_status = self.keep_status(analysed, &control_plane);
             let announce = async {
                 if ready.wait_for(|ready| *ready).await.is_ok() {
                     tracing::info!(?addresses, "ready");
@@ -178,6 +186,7 @@ impl Meshd {
                     ended = control_plane.run_until(shutdown) => ended,
                     never = kept.follow(&authority, &metrics) => match never {},
                     never = keep_trust => match never {},
+                    never = keep_status => match never {},
                     never = following => match never {},
                     never = follow(origin, told, new_settings) => match never {},
                 }
@@ -239,6 +248,27 @@ impl Meshd {
             tokio::select! {
                 never = trust.clone().keep_config_maps(leads) => never,
                 never = trust.keep_bundles() => never,
+                () = candidate.run(pending()) => pending().await,
+            }
+        }
+    }
+
+    /// In a cluster that wants it: what is wrong with Istio's objects, in their status, by one of all replicas.
+    fn keep_status(
+        &self,
+        cluster: Option<Client>,
+        control_plane: &ControlPlane,
+    ) -> impl Future<Output = Infallible> + use<> {
+        let kept = cluster.map(|client| {
+            let lease = leader::Options::default();
+            let candidate = Candidate::new(client.clone(), &self.namespace, STATUS_LEASE, &self.pod_name, lease);
+            (status::Writer::new(client, control_plane.states(), control_plane.problems()), candidate)
+        });
+        async move {
+            let Some((writer, candidate)) = kept else { return pending().await };
+            let leads = candidate.leads();
+            tokio::select! {
+                never = writer.run(leads) => never,
                 () = candidate.run(pending()) => pending().await,
             }
         }

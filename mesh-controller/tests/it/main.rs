@@ -24,5 +24,6 @@ mod pipeline;
 mod rights;
 mod samples;
 mod simulation;
+mod status;
 mod validate;
 mod webhooks;
