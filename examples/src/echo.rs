@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 
 use bytes::Bytes;
-use clap::ValueEnum;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -25,7 +24,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 pub mod client;
 
 /// What a port speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
@@ -37,7 +36,7 @@ pub enum Protocol {
     Tcp,
     /// Lines, where the server speaks first; the port is declared as TCP.
     ServerFirst,
-    /// The same on a port that declares nothing, so that proxies look at the first bytes.
+    /// The same on a port that declares nothing: proxies look at the first bytes to find out.
     Undeclared,
 }
 
@@ -67,6 +66,11 @@ impl Protocol {
             Self::ServerFirst => "server first",
             Self::Undeclared => "undeclared",
         }
+    }
+
+    /// Whether requests have headers.
+    pub fn has_headers(self) -> bool {
+        matches!(self, Self::Http1 | Self::Http2 | Self::Grpc)
     }
 
     /// Whether the server speaks first.
@@ -170,24 +174,22 @@ async fn answer(request: Request<Incoming>, peer: IpAddr) -> Result<Response<Ful
     Ok(Response::new(Full::from(Seen::of(peer, forwarded).to_json())))
 }
 
-/// Says once who asked, and then repeats each line. The client has to speak first, unless it is the server's part.
+/// Says who asked, at once or after the client's first line, and repeats each line.
 async fn lines(stream: TcpStream, peer: IpAddr, server_first: bool) {
     let mut stream = BufStream::new(stream);
+    let mut said = format!("{}\n", Seen::of(peer, None).to_json());
     let exchange = async {
-        let mut line = String::new();
-        if !server_first {
-            stream.read_line(&mut line).await?;
-        }
-        stream.write_all(format!("{}\n", Seen::of(peer, None).to_json()).as_bytes()).await?;
-        stream.flush().await?;
-        loop {
-            line.clear();
-            if stream.read_line(&mut line).await? == 0 {
-                return std::io::Result::Ok(());
-            }
-            stream.write_all(line.as_bytes()).await?;
+        if server_first {
+            stream.write_all(std::mem::take(&mut said).as_bytes()).await?;
             stream.flush().await?;
         }
+        let mut line = String::new();
+        while stream.read_line(&mut line).await? > 0 {
+            stream.write_all((std::mem::take(&mut said) + &line).as_bytes()).await?;
+            stream.flush().await?;
+            line.clear();
+        }
+        std::io::Result::Ok(())
     };
     let _ = exchange.await;
 }
@@ -218,6 +220,7 @@ impl Health for Witness {
 
 #[cfg(test)]
 mod tests {
+    use super::client::{Call, Outcome};
     use super::*;
 
     #[test]
@@ -239,7 +242,7 @@ mod tests {
         for protocol in Protocol::ALL {
             let seen = loop {
                 match client::call(&ip.to_string(), protocol).await {
-                    client::Outcome::Answered(seen) => break seen,
+                    Call { outcome: Outcome::Answered(seen), hung: false, .. } => break seen,
                     // Not yet listening.
                     _ if !serving.is_finished() => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
                     other => panic!("{protocol:?}: {other:?}"),

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use hyper::Uri;
 use mesh_examples::bookinfo::{self, Part};
-use mesh_examples::demo::{self, Place, Show, load, matrix};
+use mesh_examples::demo::matrix::witness;
+use mesh_examples::demo::{self, Place, Show, load};
 use mesh_examples::{echo, http, sandbox, tools};
 
 /// Bookinfo on a mesh of real Envoys: requests through the ingress gateway, then a live edit
@@ -98,7 +99,7 @@ async fn play(role: Role) -> Result<(), String> {
         Role::FetchEnvoy => tools::envoy_binary().and_then(|envoy| demo::say(&envoy.display().to_string())),
         Role::Inside { place, show } => demo::run(&place, &show).await,
         Role::Get { url } => demo::say(&http::get(&url).await?.0.to_string()),
-        Role::Call { host } => tell(&matrix::call_all(&host).await?),
+        Role::Call { host } => tell(&witness::call_all(&host).await?),
         Role::Load { url, rate } => tell(&load::send(&url, rate, sandbox::told_to_end()).await),
         Role::App { part, pod } => {
             let done = bookinfo::serve(part, pod, ([0, 0, 0, 0], bookinfo::PORT).into()).await;

@@ -1,24 +1,21 @@
 //! Who reaches a server, and how: {STRICT, PERMISSIVE, DISABLE} x {sidecar, plain client} x protocols x {REDIRECT, TPROXY}.
 //!
-//! What should happen is a table of Istio's documentation ([`expected`]). That something did happen *as it should* has
-//! witnesses: the address that the application saw tells the way of interception; over HTTP and gRPC the header that the
-//! server's proxy adds tells the caller's identity; for bare TCP the client's proxy counts connections and handshakes. A
-//! client without a proxy speaks no TLS, so what it is answered came in plaintext.
+//! What should happen is a table of Istio's documentation ([`expected`], [`hangs`]). What did happen has witnesses
+//! ([`witness`]), so that no cell is right by chance.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use super::mesh::{self, Mesh};
 use super::{Place, Progress, say, verdict};
-use crate::echo::client::{self, Outcome};
-use crate::echo::{Protocol, Seen};
+use crate::echo::Protocol;
+use crate::echo::client::{self, Call};
 use crate::nodelet::network::NODE;
 use crate::nodelet::plan::Pod;
-use crate::{http, nodelet};
+
+pub mod witness;
+
+use witness::{Called, Fate};
 
 /// A mode must hold everywhere within this.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -49,119 +46,55 @@ enum Interception {
     Tproxy,
 }
 
-/// What happens to a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Fate {
-    /// It is answered over mTLS, by which the caller is known.
-    Mtls,
-    /// It is answered in plaintext.
-    Plaintext,
-    /// The connection ends without an answer.
-    Refused,
-    /// The connection stays open and nobody says anything: each side waits for the other's first bytes.
-    Hangs,
-    /// Anything else.
-    Odd(String),
-}
-
-impl fmt::Display for Fate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Mtls => "mTLS",
-            Self::Plaintext => "plaintext",
-            Self::Refused => "refused",
-            Self::Hangs => "hangs",
-            Self::Odd(what) => what,
-        })
-    }
-}
-
-/// What Istio documents.
-///
-/// A proxy that looks at the first bytes of a connection waits for them, by default without end, while a server that speaks
-/// first waits for nobody. So such a server hangs where a proxy looks: at the client, if the port declares no protocol; at
-/// the server, if mTLS is to be told from plaintext or demanded and the client does not speak TLS, or again if nothing is
-/// declared.
-fn expected(mode: Mode, client: Client, protocol: Protocol) -> Fate {
+/// How a call is answered, as Istio documents it for the modes of PeerAuthentication.
+fn expected(mode: Mode, client: Client) -> Fate {
     match (mode, client) {
-        _ if protocol == Protocol::Undeclared => Fate::Hangs,
-        (Mode::Strict | Mode::Permissive, Client::Plain) if protocol.server_first() => Fate::Hangs,
-        (Mode::Strict, Client::Plain) => Fate::Refused,
         // Clients follow the server's mode by themselves: auto mTLS.
         (Mode::Strict | Mode::Permissive, Client::Sidecar) => Fate::Mtls,
+        (Mode::Strict, Client::Plain) => Fate::Refused,
         (Mode::Permissive, Client::Plain) | (Mode::Disable, _) => Fate::Plaintext,
     }
 }
 
-/// One call and what came of it.
+/// Whether a server that speaks first is heard only after the client has spoken, as Istio documents it for such protocols.
+///
+/// A proxy that looks at the first bytes of a connection waits for them, by default without end. The client's proxy looks
+/// where the port declares no protocol. The server's looks where it must tell TLS from plaintext, or again where nothing is
+/// declared; TLS itself is never hung, as there the client speaks first.
+fn hangs(mode: Mode, client: Client, protocol: Protocol) -> bool {
+    match (protocol, client) {
+        (Protocol::Undeclared, _) => true,
+        (Protocol::ServerFirst, Client::Plain) => mode != Mode::Disable,
+        _ => false,
+    }
+}
+
+/// One call, how it came and what came of it.
 #[derive(Clone, Debug)]
 struct Cell {
     mode: Mode,
     interception: Interception,
     client: Client,
-    protocol: Protocol,
-    seen: Fate,
+    call: Call,
+    fate: Fate,
 }
 
 impl Cell {
-    fn expected(&self) -> Fate {
-        expected(self.mode, self.client, self.protocol)
+    fn seen(&self) -> String {
+        told(self.call.hung, &self.fate)
+    }
+
+    fn expected(&self) -> String {
+        told(hangs(self.mode, self.client, self.call.protocol), &expected(self.mode, self.client))
     }
 
     fn is_right(&self) -> bool {
-        self.seen == self.expected()
+        self.seen() == self.expected()
     }
 }
 
-/// A call from a pod with a proxy, as its own process tells it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Called {
-    protocol: Protocol,
-    outcome: Outcome,
-    /// How many connections the proxy made meanwhile to the server's port.
-    connections: u64,
-    /// On how many of them TLS was agreed.
-    handshakes: u64,
-}
-
-/// Calls a host by all protocols at once, from a pod with a proxy.
-///
-/// # Errors
-/// The proxy does not tell its counters.
-pub async fn call_all(host: &str) -> Result<Vec<Called>, String> {
-    let before = counters(host).await?;
-    let outcomes = futures::future::join_all(Protocol::ALL.map(|protocol| client::call(host, protocol))).await;
-    let after = counters(host).await?;
-    let grown = |protocol: Protocol, counter: &str| {
-        let of =
-            |counters: &Counters| counters.get(&(protocol.port(), counter.to_owned())).copied().unwrap_or_default();
-        of(&after).saturating_sub(of(&before))
-    };
-    let called = Protocol::ALL.into_iter().zip(outcomes).map(|(protocol, outcome)| Called {
-        protocol,
-        outcome,
-        connections: grown(protocol, "upstream_cx_total"),
-        handshakes: grown(protocol, "ssl.handshake"),
-    });
-    Ok(called.collect())
-}
-
-/// By port and name.
-type Counters = BTreeMap<(u16, String), u64>;
-
-/// What a proxy has counted for the ports of a host. The pods' manifests ask for these counters.
-async fn counters(host: &str) -> Result<Counters, String> {
-    let (_, stats) = http::get("http://127.0.0.1:15000/stats?filter=outbound").await?;
-    let stats = String::from_utf8_lossy(&stats);
-    Ok(stats.lines().filter_map(|line| counter(line, host)).collect())
-}
-
-/// Reads `cluster.outbound|8004||echo.default.svc.cluster.local;.ssl.handshake: 2`.
-fn counter(line: &str, host: &str) -> Option<((u16, String), u64)> {
-    let (name, value) = line.strip_prefix("cluster.outbound|")?.rsplit_once(": ")?;
-    let (port, name) = name.split_once("||")?;
-    let name = name.strip_prefix(host)?.strip_prefix(".default.svc.cluster.local")?.trim_start_matches([';', '.']);
-    Some(((port.parse().ok()?, name.to_owned()), value.parse().ok()?))
+fn told(hung: bool, fate: &Fate) -> String {
+    format!("{}{fate}", if hung { "hangs, " } else { "" })
 }
 
 /// Shows it.
@@ -184,7 +117,7 @@ pub(super) async fn show(place: &Place, progress: Progress) -> Result<(), String
             cells = calls(&mesh, mode).await?;
         }
         tell(&cells, &mut problems)?;
-        progress.say(&format!("{mode:?} held everywhere within {:.1} s", edited.elapsed().as_secs_f64()));
+        progress.say(&format!("{mode:?} was seen {:.1} s after the edit", edited.elapsed().as_secs_f64()));
         mesh.all_alive()?;
     }
     mesh::judge_rejections(&mut problems).await?;
@@ -201,13 +134,22 @@ impl Mode {
     }
 }
 
+impl Client {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::Plain => "plain",
+        }
+    }
+}
+
 impl Interception {
     const ALL: [Self; 2] = [Self::Redirect, Self::Tproxy];
 
     /// The pod of this way of interception that plays a role.
-    fn pod(self, mesh: &Mesh, role: &str) -> Result<Pod, String> {
+    fn pod<'a>(self, mesh: &'a Mesh, role: &str) -> Result<&'a Pod, String> {
         let name = format!("{role}-{}", self.name());
-        mesh.nodelet.plan().pod_with("app", &name).cloned().ok_or_else(|| format!("there is no pod {name}"))
+        mesh.nodelet.plan().pod_with("app", &name).ok_or_else(|| format!("there is no pod {name}"))
     }
 
     fn name(self) -> &'static str {
@@ -229,131 +171,67 @@ impl Interception {
 /// All calls in a mode, at once.
 async fn calls(mesh: &Mesh, mode: Mode) -> Result<Vec<Cell>, String> {
     let all = Interception::ALL.map(|interception| async move {
-        let cell = |client, protocol, seen| Cell { mode, interception, client, protocol, seen };
         let server = interception.pod(mesh, "echo")?;
         let caller = interception.pod(mesh, "client")?;
         let address = server.ip.to_string();
-        let (called, plain) = tokio::join!(
-            from_pod(&mesh.nodelet, &caller, server.labels()),
-            futures::future::join_all(Protocol::ALL.map(|protocol| client::call(&address, protocol))),
-        );
+        let (proxied, plain) = tokio::join!(from_pod(mesh, caller, server), client::call_all(&address));
+
         let account = caller.spec().service_account_name.as_deref().unwrap_or_default();
         let principal = format!("spiffe://cluster.local/ns/default/sa/{account}");
         let from = interception.peer(caller.ip.into());
-        let called =
-            called?.into_iter().map(|called| cell(Client::Sidecar, called.protocol, called.fate(&principal, from)));
+        let proxied = proxied?.into_iter().map(|called| called.proves(&principal, from));
         let from = interception.peer(NODE.into());
-        let plain = Protocol::ALL.into_iter().zip(plain);
-        let plain = plain.map(|(protocol, outcome)| cell(Client::Plain, protocol, plain_fate(outcome, from)));
-        Ok::<_, String>(called.chain(plain).collect::<Vec<_>>())
+        let plain = plain.into_iter().map(|call| {
+            let fate = witness::plain(&call, from);
+            (call, fate)
+        });
+        let cell = |client| move |(call, fate)| Cell { mode, interception, client, call, fate };
+        Ok::<_, String>(proxied.map(cell(Client::Sidecar)).chain(plain.map(cell(Client::Plain))).collect::<Vec<_>>())
     });
     Ok(futures::future::try_join_all(all).await?.concat())
 }
 
-/// Calls the Service of a server from a pod.
-async fn from_pod(
-    nodelet: &nodelet::Nodelet,
-    pod: &Pod,
-    server: &BTreeMap<String, String>,
-) -> Result<Vec<Called>, String> {
-    let host = server.get("app").ok_or("the server has no name")?;
-    let done = nodelet.within(pod).args(["call", host]).output().await.map_err(|error| error.to_string())?;
+/// Calls the Service of a server from a pod, by its name.
+async fn from_pod(mesh: &Mesh, pod: &Pod, server: &Pod) -> Result<Vec<Called>, String> {
+    let host = server.labels().get("app").ok_or("the server has no name")?;
+    let done = mesh.nodelet.within(pod).args(["call", host]).output().await.map_err(|error| error.to_string())?;
     serde_json::from_slice(&done.stdout)
         .map_err(|_| format!("pod {}: {}", pod.name(), String::from_utf8_lossy(&done.stderr).trim()))
 }
 
-impl Called {
-    /// What it proves, where the caller is `principal` and the application should see it come from an address.
-    fn fate(self, principal: &str, from: IpAddr) -> Fate {
-        let Self { protocol, outcome, connections, handshakes } = self;
-        let bare = matches!(protocol, Protocol::Tcp | Protocol::ServerFirst | Protocol::Undeclared);
-        witnessed(outcome, from, |seen| match seen.principal() {
-            Some(caller) if caller == principal => Fate::Mtls,
-            Some(other) => Fate::Odd(format!("came as {other}")),
-            None if !bare => Fate::Plaintext,
-            None if connections > 0 && handshakes == connections => Fate::Mtls,
-            None if connections > 0 && handshakes == 0 => Fate::Plaintext,
-            None => Fate::Odd(format!("{handshakes} handshakes on {connections} connections")),
-        })
-    }
-}
-
-/// What the call of a client without a proxy proves.
-fn plain_fate(outcome: Outcome, from: IpAddr) -> Fate {
-    witnessed(outcome, from, |seen| match &seen.certificate {
-        None => Fate::Plaintext,
-        Some(text) => Fate::Odd(format!("without a certificate, but came with {text}")),
-    })
-}
-
-fn witnessed(outcome: Outcome, from: IpAddr, how: impl FnOnce(&Seen) -> Fate) -> Fate {
-    match outcome {
-        Outcome::Refused(_) => Fate::Refused,
-        Outcome::Silent => Fate::Hangs,
-        Outcome::Answered(seen) if seen.peer != from => Fate::Odd(format!("came from {}, not {from}", seen.peer)),
-        Outcome::Answered(seen) => how(&seen),
-    }
-}
-
 fn heading() -> Result<(), String> {
-    let protocols: String = Protocol::ALL.iter().map(|protocol| format!("{:<14}", protocol.name())).collect();
-    say(&format!("\n{:<11} {:<12} {:<8} {protocols}", "mode", "interception", "client"))
+    let protocols: String =
+        Protocol::ALL.map(|protocol| format!("  {:<width$}", protocol.name(), width = width(protocol))).concat();
+    say(&format!(
+        "\n\"hangs\": the server speaks first, and is not heard before the client has spoken\n\n\
+         {:<11} {:<12} {:<8}{}",
+        "mode",
+        "interception",
+        "client",
+        protocols.trim_end()
+    ))
 }
 
-/// Shows a mode's cells in lines: what was seen, and what is expected where that is something else.
+/// Of a column.
+fn width(protocol: Protocol) -> usize {
+    if protocol.server_first() { 19 } else { 12 }
+}
+
+/// Shows a mode's cells in lines: what was seen, and whether that is what is expected.
 fn tell(cells: &[Cell], problems: &mut Vec<String>) -> Result<(), String> {
     for line in cells.chunks(Protocol::ALL.len()) {
         let Some(Cell { mode, interception, client, .. }) = line.first() else { continue };
-        let name = format!(
-            "{:<11} {:<12} {:<8}",
-            format!("{mode:?}").to_uppercase(),
-            interception.name(),
-            format!("{client:?}")
-        );
-        let seen: String = line
-            .iter()
-            .map(|cell| {
-                let mark = if cell.is_right() { "ok" } else { "WRONG" };
-                format!("{:<14}", format!("{} {mark}", cell.seen))
-            })
-            .collect();
-        say(&format!("{name} {}", seen.trim_end()))?;
+        let mode = format!("{mode:?}").to_uppercase();
+        let name = format!("{mode:<11} {:<12} {:<8}", interception.name(), client.name());
+        let seen = line.iter().map(|cell| {
+            let text = format!("{} {}", cell.seen(), if cell.is_right() { "ok" } else { "WRONG" });
+            format!("  {text:<width$}", width = width(cell.call.protocol))
+        });
+        say(format!("{name}{}", seen.collect::<String>()).trim_end())?;
         for cell in line.iter().filter(|cell| !cell.is_right()) {
-            let protocol = cell.protocol.name();
-            problems.push(format!("{name} {protocol}: {}; expected: {}", cell.seen, cell.expected()));
+            let (seen, expected) = (cell.seen(), cell.expected());
+            problems.push(format!("{name} {}: {seen}; expected: {expected}", cell.call.protocol.name()));
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_are_told_by_host_and_port() {
-        let line = "cluster.outbound|8004||echo-redirect.default.svc.cluster.local;.ssl.handshake: 2";
-        assert_eq!(counter(line, "echo-redirect"), Some(((8004, "ssl.handshake".into()), 2)));
-        assert_eq!(counter(&line.replace(';', ""), "echo-redirect"), Some(((8004, "ssl.handshake".into()), 2)));
-        assert_eq!(counter(line, "echo"), None);
-        assert_eq!(counter("cluster.outbound|8004||echo.default.svc.cluster.local;.x: P0(1,2)", "echo"), None);
-    }
-
-    #[test]
-    fn an_answer_is_believed_only_with_its_witnesses() {
-        let from = IpAddr::from(NODE);
-        let fate = |protocol, certificate: Option<&str>, connections, handshakes| {
-            let outcome = Outcome::Answered(Seen { peer: from, certificate: certificate.map(str::to_owned) });
-            Called { protocol, outcome, connections, handshakes }.fate("spiffe://a", from)
-        };
-        assert_eq!(fate(Protocol::Http1, Some("Hash=1;URI=spiffe://a"), 0, 0), Fate::Mtls);
-        assert!(matches!(fate(Protocol::Http1, Some("Hash=1;URI=spiffe://b"), 0, 0), Fate::Odd(_)));
-        assert_eq!(fate(Protocol::Grpc, None, 1, 1), Fate::Plaintext, "no certificate was shown to the server");
-        assert_eq!(fate(Protocol::Tcp, None, 1, 1), Fate::Mtls);
-        assert_eq!(fate(Protocol::Tcp, None, 1, 0), Fate::Plaintext);
-        assert!(matches!(fate(Protocol::Tcp, None, 0, 0), Fate::Odd(_)), "nobody saw it");
-        let elsewhere = Outcome::Answered(Seen { peer: PROXY, certificate: None });
-        assert!(matches!(plain_fate(elsewhere, from), Fate::Odd(_)));
-        assert_eq!(plain_fate(Outcome::Silent, from), Fate::Hangs);
-    }
 }

@@ -15,8 +15,21 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::{Protocol, SEEN, Seen};
 
-/// Who has said nothing after this long will not.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// A server that speaks first is waited for this long; then the client speaks.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Who has not answered after this long will not.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A call and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// By which protocol.
+    pub protocol: Protocol,
+    /// The server should have spoken first, but was not heard before the client spoke.
+    pub hung: bool,
+    /// What came in the end.
+    pub outcome: Outcome,
+}
 
 /// What came of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,28 +38,34 @@ pub enum Outcome {
     Answered(Seen),
     /// The connection ended, or somebody else answered.
     Refused(String),
-    /// The connection stays open, and nobody says anything.
+    /// Nobody said anything.
     Silent,
 }
 
+/// Calls the application on a host by all protocols at once.
+pub async fn call_all(host: &str) -> Vec<Call> {
+    futures::future::join_all(Protocol::ALL.map(|protocol| call(host, protocol))).await
+}
+
 /// Calls the application on a host by one of its protocols.
-pub async fn call(host: &str, protocol: Protocol) -> Outcome {
+pub async fn call(host: &str, protocol: Protocol) -> Call {
     let address = format!("{host}:{}", protocol.port());
+    let mut hung = false;
     let asked = async {
         match protocol {
             Protocol::Http1 => http1(&address).await,
             Protocol::Http2 => http2(&address).await,
             Protocol::Grpc => grpc(&address).await,
-            Protocol::Tcp | Protocol::ServerFirst | Protocol::Undeclared => {
-                lines(&address, protocol.server_first()).await.map_err(text)
-            }
+            Protocol::Tcp => lines(&address, None).await.map_err(text),
+            Protocol::ServerFirst | Protocol::Undeclared => lines(&address, Some(&mut hung)).await.map_err(text),
         }
     };
-    match tokio::time::timeout(PATIENCE, asked).await {
+    let outcome = match tokio::time::timeout(LIMIT, asked).await {
         Ok(Ok(seen)) => Outcome::Answered(seen),
         Ok(Err(why)) => Outcome::Refused(why),
         Err(_) => Outcome::Silent,
-    }
+    };
+    Call { protocol, hung, outcome }
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -91,20 +110,22 @@ async fn grpc(address: &str) -> Result<Seen, String> {
     serde_json::from_str(seen.to_str().map_err(text)?).map_err(text)
 }
 
-/// An exchange in both directions: the server's word, and a line that comes back.
-async fn lines(address: &str, server_first: bool) -> std::io::Result<Seen> {
+/// An exchange in both directions: the server's word, and a line that comes back. Where the server speaks first, it is told
+/// in `hung` whether its word was waited for in vain.
+async fn lines(address: &str, hung: Option<&mut bool>) -> std::io::Result<Seen> {
     let mut stream = BufStream::new(TcpStream::connect(address).await?);
     let mut word = String::new();
-    if !server_first {
-        stream.write_all(b"hello\n").await?;
-        stream.flush().await?;
+    if let Some(hung) = hung {
+        *hung = tokio::time::timeout(PATIENCE, stream.read_line(&mut word)).await.is_err();
     }
-    stream.read_line(&mut word).await?;
-    stream.write_all(b"again\n").await?;
+    stream.write_all(b"hello\n").await?;
     stream.flush().await?;
-    let mut again = String::new();
-    stream.read_line(&mut again).await?;
-    if again != "again\n" {
+    if word.is_empty() {
+        stream.read_line(&mut word).await?;
+    }
+    let mut back = String::new();
+    stream.read_line(&mut back).await?;
+    if back != "hello\n" {
         return Err(std::io::Error::other("the connection ended"));
     }
     Ok(serde_json::from_str(&word)?)
