@@ -41,8 +41,8 @@ pub struct Report {
     pub failures: Vec<(f64, String)>,
     /// The certificates that the server's proxy was shown, by their hash.
     pub certificates: BTreeSet<String>,
-    /// The longest wait for an answer, in milliseconds.
-    pub slowest: f64,
+    /// The longest wait for an answer, in milliseconds, and when it began, in seconds.
+    pub slowest: (f64, f64),
     /// How long requests were sent, in seconds.
     pub seconds: f64,
 }
@@ -55,7 +55,10 @@ impl Report {
     }
 
     fn count(&mut self, sent: f64, took: Duration, answer: Result<Seen, String>) {
-        self.slowest = self.slowest.max(took.as_secs_f64() * 1e3);
+        let wait = took.as_secs_f64() * 1e3;
+        if wait > self.slowest.0 {
+            self.slowest = (wait, sent);
+        }
         match answer {
             Ok(seen) => self.certificates.extend(seen.hash().map(str::to_owned)),
             Err(why) => {
@@ -150,10 +153,10 @@ impl Load {
 /// # Errors
 /// Nobody listens.
 pub fn judge(report: &Report, rate: f64, certificates: usize, problems: &mut Vec<String>) -> Result<(), String> {
-    let Report { sent, failed, slowest, seconds, .. } = report;
+    let Report { sent, failed, slowest: (slowest, at), seconds, .. } = report;
     super::say(&format!(
         "\n  requests      {sent:>8}  in {seconds:.1} s, {:.0} a second\n  failed        {failed:>8}\n  certificates  {:>8}  \
-         shown by the client's proxy\n  slowest       {slowest:>8.0}  ms",
+         shown by the client's proxy\n  slowest       {slowest:>8.0}  ms, after {at:.1} s",
         report.rate(),
         report.certificates.len()
     ))?;
