@@ -24,6 +24,7 @@ mod settled;
 mod template;
 mod workload;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -147,17 +148,13 @@ impl Injector {
 
 impl Admit for Injector {
     fn admit(&self, request: &Request, path: &str) -> Response {
-        let mut pod = request.object.clone();
-        if !pod.is_object() {
+        if !request.object.is_object() {
             return Response::deny(400, "the review has no pod in it");
         }
-        // These can be large, and nothing here changes them.
-        if let Some(metadata) = pod.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("managedFields");
-        }
+        let pod = without_managed_fields(&request.object);
         let own = pod.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
         let namespace = if own.is_empty() { request.namespace.clone() } else { own.to_owned() };
-        match self.inject(pod.clone(), &namespace, None, variables(path)) {
+        match self.inject(Value::clone(&pod), &namespace, None, variables(path)) {
             Ok(Outcome::Injected(injected)) => {
                 Response::patched(&json_patch::diff(&pod, &injected)).counted(Counted::Injected)
             }
@@ -167,6 +164,17 @@ impl Admit for Injector {
             }
         }
     }
+}
+
+/// These can be large, and nothing here changes them.
+fn without_managed_fields(pod: &Value) -> Cow<'_, Value> {
+    let mut pod = Cow::Borrowed(pod);
+    if pod.pointer("/metadata/managedFields").is_some()
+        && let Some(metadata) = pod.to_mut().get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        metadata.remove("managedFields");
+    }
+    pod
 }
 
 /// The variables in a path such as `/cluster/c1/net/n1`: key and value in turn, `--slash--` standing for a slash. Keys other

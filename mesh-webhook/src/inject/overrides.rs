@@ -2,6 +2,8 @@
 //! injected one, so the user's goes over the template's; and as a second injection could not tell the two apart, it is kept in
 //! an annotation.
 
+use std::borrow::Cow;
+
 use mesh_api::mesh::{InboundInterceptionMode, ProxyConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -54,7 +56,10 @@ fn overrides(pod: &Pod) -> Result<Overrides, InjectError> {
 }
 
 /// The pod as its user wrote it, for the template to look at: without what was injected before.
-pub(super) fn as_written(pod: &Pod, status_port: i32) -> Result<Pod, InjectError> {
+pub(super) fn as_written(pod: &Pod, status_port: i32) -> Result<Cow<'_, Pod>, InjectError> {
+    if pod.annotation(STATUS).is_none() && pod.annotation(OVERRIDES).is_none() {
+        return Ok(Cow::Borrowed(pod));
+    }
     let mut pod = pod.clone();
     if let Some(status) = status(&pod) {
         let keep = |names: Vec<String>, containers: &mut Vec<Container>| {
@@ -77,7 +82,7 @@ pub(super) fn as_written(pod: &Pod, status_port: i32) -> Result<Pod, InjectError
             }
         }
     }
-    Ok(pod)
+    Ok(Cow::Owned(pod))
 }
 
 /// Lays the user's containers over the injected ones of the same name. `injected` is what the templates made.
@@ -99,11 +104,15 @@ pub(super) fn reapply(merged: Pod, original: &Pod, injected: &Pod, proxy: &Proxy
         let written = find(&known.init_containers, wanted).or_else(|| original.container(wanted).filter(|_| own));
         found.init_containers.extend(written.map(with_injected_image));
     }
+    if found.containers.is_empty() && found.init_containers.is_empty() {
+        return Ok(merged);
+    }
+    let found_json = json!(found);
     let mut pod = merged.into_value();
-    merge(&mut pod, json!({"spec": found}))?;
+    merge(&mut pod, json!({"spec": found_json}))?;
     let mut pod = Pod::read(pod)?;
-    if is_first && !(found.containers.is_empty() && found.init_containers.is_empty()) {
-        pod.annotate(OVERRIDES, as_go_writes(&json!(found)));
+    if is_first {
+        pod.annotate(OVERRIDES, as_go_writes(&found_json));
     }
     let own = find(&found.containers, PROXY).or_else(|| find(&found.init_containers, PROXY));
     adjust_users(&mut pod, own, proxy);

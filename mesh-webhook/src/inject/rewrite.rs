@@ -87,7 +87,7 @@ fn lay_templates(config: &Config, original: &Pod, known: &Known<'_>) -> Result<(
         Some("false") => false,
         _ => known.native,
     };
-    let data = template::data(config, written, known);
+    let data = template::data(config, &written, known);
     let mut injected = json!({});
     let mut pod = original.clone();
     for wanted in chosen(config, original) {

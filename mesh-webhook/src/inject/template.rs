@@ -6,16 +6,15 @@
 mod fields;
 mod functions;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gotmpl::Value as Go;
 use mesh_api::mesh::{InboundTrafficPolicyMode, MeshConfig, ProxyConfig};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Config;
 use super::config::parse_yaml;
-use super::pod::Pod;
+use super::pod::{Container, Pod};
 use super::rewrite::Known;
 
 /// The name of the template's main part.
@@ -83,18 +82,22 @@ impl Settings {
 }
 
 /// What a template sees: `SidecarTemplateData` of Istio, with the names that the JSON has.
-pub(super) fn data(config: &Config, pod: Pod, known: &Known<'_>) -> Go {
+pub(super) fn data(config: &Config, pod: &Pod, known: &Known<'_>) -> Go {
     let Known { owner, settled, ids, native } = known;
     let settings = &config.seen;
     let images = [("/global/proxy/image", Some(&settled.config)), ("/global/proxy_init/image", None)];
-    let [proxy_image, init_image] = images.map(|(name, proxy)| image(config, &pod, name, proxy));
-    let pod = pod.into_value();
-    let part = |key: &str| pod.get(key).map_or_else(|| map([]), from_json);
+    let [proxy_image, init_image] = images.map(|(name, proxy)| image(config, pod, name, proxy));
     map([
         ("typeMeta", map([("apiVersion", text(&owner.api_version)), ("kind", text(&owner.kind))])),
         ("deploymentMeta", map([("name", text(&owner.name)), ("namespace", text(&owner.namespace))])),
-        ("objectMeta", part("metadata")),
-        ("spec", part("spec")),
+        (
+            "objectMeta",
+            object(&pod.metadata, [("labels", fields(&pod.labels)), ("annotations", fields(&pod.annotations))]),
+        ),
+        (
+            "spec",
+            object(&pod.spec, [("containers", list(&pod.containers)), ("initContainers", list(&pod.init_containers))]),
+        ),
         ("proxyConfig", settled.seen.clone()),
         ("meshConfig", settings.mesh.clone()),
         ("values", settings.values.clone()),
@@ -158,6 +161,21 @@ fn map<const N: usize>(entries: [(&str, Go); N]) -> Go {
     Go::Map(Arc::new(entries.into_iter().map(|(key, value)| (key.into(), value)).collect()))
 }
 
+/// A mapping with parts that are kept apart from it; what is empty is left out, as in Go.
+fn object<const N: usize>(rest: &Map<String, Value>, parts: [(&str, Go); N]) -> Go {
+    let rest = rest.iter().map(|(key, value)| (key.as_str().into(), from_json(value)));
+    let parts = parts.into_iter().filter(|(_, part)| part.is_truthy()).map(|(key, part)| (key.into(), part));
+    Go::Map(Arc::new(rest.chain(parts).collect()))
+}
+
+fn fields(fields: &Map<String, Value>) -> Go {
+    object(fields, [])
+}
+
+fn list(containers: &[Container]) -> Go {
+    Go::List(containers.iter().map(fields).collect())
+}
+
 fn from_json(value: &Value) -> Go {
     match value {
         Value::Null => Go::Nil,
@@ -165,9 +183,7 @@ fn from_json(value: &Value) -> Go {
         Value::Number(n) => n.as_i64().map_or_else(|| Go::Float(n.as_f64().unwrap_or(f64::NAN)), Go::Int),
         Value::String(s) => text(s),
         Value::Array(items) => Go::List(items.iter().map(from_json).collect()),
-        Value::Object(fields) => Go::Map(Arc::new(
-            fields.iter().map(|(key, value)| (key.as_str().into(), from_json(value))).collect::<BTreeMap<_, _>>(),
-        )),
+        Value::Object(object) => fields(object),
     }
 }
 
