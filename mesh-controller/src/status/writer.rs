@@ -26,6 +26,8 @@ pub const MANAGER: &str = "mesh-status";
 
 /// Changes that come within this time are looked at together.
 const SETTLE: Duration = Duration::from_secs(1);
+/// For how many times as long as a look took nobody looks again: in a large mesh that changes all the time, a look takes long.
+const REST: u32 = 10;
 /// How often statuses are looked at where nothing has changed: others may write, too.
 const PERIOD: Duration = Duration::from_secs(10);
 /// How long what was written counts as what is there, unless it is heard of before.
@@ -60,15 +62,18 @@ impl Writer {
     /// Writes for ever, while this replica `leads`.
     pub async fn run(mut self, mut leads: watch::Receiver<bool>) -> Infallible {
         let mut retry = Retry::new("the status of Istio's objects");
+        let mut pause = SETTLE;
         loop {
             if leads.wait_for(|leads| *leads).await.is_err() {
                 return pending().await;
             }
-            sleep(SETTLE).await;
+            sleep(pause).await;
+            let began = Instant::now();
             match self.turn(&leads).await {
                 Ok(()) => retry.worked(),
                 Err(error) => retry.tell(&error),
             }
+            pause = SETTLE.max(began.elapsed() * REST);
             tokio::select! {
                 changed = self.states.changed() => if changed.is_err() { return pending().await },
                 changed = self.problems.changed() => if changed.is_err() { return pending().await },
