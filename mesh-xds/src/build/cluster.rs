@@ -34,7 +34,7 @@ pub use special::{black_hole, inbound_passthrough, passthrough};
 pub use tls::credential_name;
 pub(crate) use tls::{FileSource, file_secret, mesh_secret, transport_socket};
 
-use crate::model::destination_rule::{DestinationRule, Subset, TrafficPolicy, Tunnel, TunnelProtocol};
+use crate::model::destination_rule::{DestinationRule, Subset, TrafficPolicy};
 pub use crate::model::peer_authentication::MtlsMode;
 use crate::model::{Endpoint, Labels, Locality, Port, Protocol, Registry, Resolution, Service, TargetPort, selects};
 use crate::proxy::ProxyType;
@@ -327,16 +327,5 @@ pub(crate) fn stat_name(pattern: &str, service: &Service, port: &Port, subset: &
         .replace("%SERVICE_PORT_NAME%", &port.name)
 }
 
-/// TCP through a proxy, for the TCP proxy of the listener that such a cluster is reached by.
-pub fn tunneling(
-    tunnel: &Tunnel,
-) -> envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::TunnelingConfig {
-    envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::TunnelingConfig {
-        hostname: format!("{}:{}", tunnel.target_host, tunnel.target_port),
-        use_post: tunnel.protocol == TunnelProtocol::Post,
-        ..Default::default()
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,8 +6,10 @@
 use std::sync::Arc;
 
 use mesh_api::Hostname;
+use mesh_api::types::Duration;
 
 use super::destination::Rules;
+use super::route::l4::TcpPolicy;
 use super::route::{Lookup, Target};
 use crate::class::Client;
 use crate::model::Service;
@@ -36,6 +38,21 @@ impl<'a, 'v> Destinations<'a, 'v> {
             None => rule.policy_for_port(port),
         };
         Some(policy?.consistent_hash()?.key.clone())
+    }
+
+    /// What TCP to a host does, by the rule for it.
+    pub(crate) fn tcp_policy(&self, host: &Hostname, subset: &str) -> TcpPolicy {
+        self.resolve(host).map(|service| self.tcp_policy_of(service, subset)).unwrap_or_default()
+    }
+
+    /// What TCP to a service does, by the rule for it.
+    pub(crate) fn tcp_policy_of(&self, service: &Service, subset: &str) -> TcpPolicy {
+        let rule = self.rules.outbound(service);
+        let mut policy = rule.map(|rule| TcpPolicy::of(&rule, subset)).unwrap_or_default();
+        if policy.idle.is_none() {
+            policy.idle = self.client.metadata("IDLE_TIMEOUT").parse::<Duration>().ok();
+        }
+        policy
     }
 
     /// The service that the client means by a host: no alias, unless it leads nowhere.

@@ -16,7 +16,7 @@ use crate::build::defaults::MeshDefaults;
 use crate::build::destination::Rules;
 use crate::build::http::{Http, Routes, Side};
 use crate::build::lookup::Destinations;
-use crate::build::route::l4::{L4Chain, TcpTimes, tcp_proxy};
+use crate::build::route::l4::{L4Chain, TcpPolicy, tcp_proxy};
 use crate::build::route::{RouteContext, config_metadata, vs_metadata};
 use crate::build::{TCP_PROXY, access_log, network_filter};
 use crate::model::virtual_service::{Source, VirtualService};
@@ -211,7 +211,12 @@ impl Builder<'_, '_> {
                 let subsets = rule.iter().flat_map(|r| r.subsets.iter()).map(|s| s.name.clone());
                 for subset in std::iter::once(Name::default()).chain(subsets) {
                     let cluster = crate::build::cluster::sni_dnat_name(port.number, &subset, service.hostname.as_str());
-                    let proxy = crate::build::outbound::plan::single(&cluster, &cluster, self.settings);
+                    // The client's proxy has asked for a tunnel if there is one; this one sees but TLS.
+                    let policy = match &rule {
+                        Some(rule) => TcpPolicy { tunnel: None, ..TcpPolicy::of(rule, &subset) },
+                        None => TcpPolicy::default(),
+                    };
+                    let proxy = crate::build::outbound::plan::single(&cluster, &policy, self.settings);
                     out.push(Chain {
                         sni: vec![cluster],
                         alpn: MESH_ALPN.map(str::to_owned).to_vec(),
@@ -246,7 +251,7 @@ impl Builder<'_, '_> {
             append_x_forwarded_host: false,
             lookup: &destinations,
         };
-        let mut proxy = tcp_proxy(chain, TcpTimes::default(), &ctx);
+        let mut proxy = tcp_proxy(chain, &ctx, |host, subset| destinations.tcp_policy(host, subset));
         proxy.access_log = access_log::tcp(&self.settings.mesh);
         let mut filters = self.access.tcp.clone();
         filters.push(network_filter(TCP_PROXY, &proxy));

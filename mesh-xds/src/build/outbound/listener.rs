@@ -8,7 +8,7 @@ use mesh_api::Name;
 use super::plan::{Chain, ListenerPlan, Origin, Then};
 use super::{scope, wildcards};
 use crate::build::route::RouteContext;
-use crate::build::route::l4::{L4Chain, TcpTimes, tcp_chains, tcp_proxy, tls_chains};
+use crate::build::route::l4::{L4Chain, tcp_chains, tcp_proxy, tls_chains};
 use crate::build::{access_log, lookup::Destinations};
 use crate::class::{Client, Interception};
 use crate::endpoints::EndpointsOf;
@@ -288,7 +288,7 @@ impl Planner<'_, '_> {
     }
 
     fn asked(&self, chain: &L4Chain<'_>, place: &Place, ctx: &RouteContext<'_>) -> Chain {
-        let mut proxy = tcp_proxy(chain, TcpTimes::default(), ctx);
+        let mut proxy = tcp_proxy(chain, ctx, |host, subset| self.destinations.tcp_policy(host, subset));
         proxy.access_log = access_log::tcp(&self.settings.mesh);
         let cidrs = if chain.destination_subnets.is_empty() {
             place.cidrs.clone()
@@ -324,7 +324,7 @@ impl Planner<'_, '_> {
             sni: if by_name { vec![service.hostname.name().clone()] } else { Vec::new() },
             cidrs: place.cidrs.clone(),
             plaintext_http: false,
-            then: Then::Cluster(cluster),
+            then: Then::Cluster { cluster, policy: self.destinations.tcp_policy_of(service, "") },
             origin: None,
         }
     }

@@ -15,6 +15,7 @@ use super::OutboundPolicy;
 use crate::Resource;
 use crate::build::cluster::wire;
 use crate::build::http::{Http, Routes, Side};
+use crate::build::route::l4::TcpPolicy;
 use crate::build::{
     access_log, bool_value, duration, http_inspector, network_filter, socket_address, tls_inspector, u32_value,
 };
@@ -82,7 +83,12 @@ pub enum Then {
         http10: bool,
     },
     /// Bytes, all to one cluster.
-    Cluster(String),
+    Cluster {
+        /// The cluster.
+        cluster: String,
+        /// What else the rule for it asks for.
+        policy: TcpPolicy,
+    },
     /// Bytes: an encoded TCP proxy.
     Tcp(Vec<u8>),
 }
@@ -92,7 +98,7 @@ impl Chain {
     pub(crate) fn rds(&self) -> Option<&Name> {
         match &self.then {
             Then::Http { rds, .. } => Some(rds),
-            Then::Cluster(_) | Then::Tcp(_) => None,
+            Then::Cluster { .. } | Then::Tcp(_) => None,
         }
     }
 
@@ -218,7 +224,7 @@ fn built_chain(planned: &Chain, listener: &str, settings: &Settings) -> FilterCh
             http.http10 = *http10;
             http.filter(settings)
         }
-        Then::Cluster(cluster) => tcp_proxy_filter(single(cluster, cluster, settings)),
+        Then::Cluster { cluster, policy } => tcp_proxy_filter(single(cluster, policy, settings)),
         Then::Tcp(proxy) => tcp_proxy_filter(proxy.clone()),
     };
     FilterChain {
@@ -243,13 +249,10 @@ pub(crate) fn tcp_proxy_filter(encoded: Vec<u8>) -> Filter {
 }
 
 /// A TCP proxy to one cluster, encoded.
-pub(crate) fn single(stat_prefix: &str, cluster: &str, settings: &Settings) -> Vec<u8> {
-    canonical_bytes(&TcpProxy {
-        stat_prefix: stat_prefix.into(),
-        cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.into())),
-        access_log: access_log::tcp(&settings.mesh),
-        ..Default::default()
-    })
+pub(crate) fn single(cluster: &str, policy: &TcpPolicy, settings: &Settings) -> Vec<u8> {
+    let mut proxy = policy.proxy(cluster.into(), tcp_proxy::ClusterSpecifier::Cluster(cluster.into()));
+    proxy.access_log = access_log::tcp(&settings.mesh);
+    canonical_bytes(&proxy)
 }
 
 /// The filter for connections that nobody else takes.

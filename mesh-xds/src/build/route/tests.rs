@@ -416,9 +416,9 @@ spec:
     let tcp = l4::tcp_chains([&vs], &ctx(443));
     assert_eq!(paths(&tcp), ["spec.tcp[0].match[0]", "spec.tcp[1].match[0]"]);
     assert_eq!(tcp[0].destination_subnets, ["10.1.0.0/16", "10.2.0.1"]);
-    let proxy = l4::tcp_proxy(&tcp[0], l4::TcpTimes::default(), &ctx(443));
+    let proxy = l4::tcp_proxy(&tcp[0], &ctx(443), |_, _| l4::TcpPolicy::default());
     assert_eq!(proxy.stat_prefix, "vs.default");
-    let single = l4::tcp_proxy(&tcp[1], l4::TcpTimes::default(), &ctx(443));
+    let single = l4::tcp_proxy(&tcp[1], &ctx(443), |_, _| l4::TcpPolicy::default());
     assert_eq!(single.stat_prefix, "outbound|443||d.default.svc.cluster.local");
     assert_eq!(paths(&l4::tcp_chains([&vs], &ctx(80))), ["spec.tcp[2]"]);
 }

@@ -398,7 +398,7 @@ pub enum TlsMode {
 }
 
 /// TCP through a proxy.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Tunnel {
     /// How it is asked for.
     pub protocol: TunnelProtocol,
@@ -409,7 +409,7 @@ pub struct Tunnel {
 }
 
 /// How a tunnel is asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TunnelProtocol {
     /// HTTP CONNECT.
     Connect,
