@@ -74,16 +74,6 @@ fn slice_endpoints(
     for entry in &slice.endpoints {
         for address in &entry.addresses {
             let pod = pod_of(view, service, address, entry.pod.as_ref());
-            let (labels, account, network, workload, tls_mode) = match pod {
-                Some(pod) => (
-                    Arc::new(pod.labels.clone()),
-                    pod.service_account.clone(),
-                    pod.network.clone(),
-                    pod.workload.clone(),
-                    pod.tls_mode(),
-                ),
-                None => Default::default(),
-            };
             let locality = match pod {
                 Some(pod) => locality_of(view, pod),
                 None if !entry.node.is_empty() => {
@@ -97,26 +87,27 @@ fn slice_endpoints(
             } else {
                 entry.health
             };
+            let of_pod = |field: fn(&Workload) -> &Name| pod.map(field).cloned().unwrap_or_default();
+            let endpoint = Endpoint {
+                address: address.clone(),
+                labels: Arc::new(pod.map(|pod| pod.labels.clone()).unwrap_or_default()),
+                locality,
+                health,
+                namespace: pod.map_or(&service.namespace, |pod| &pod.source.namespace).clone(),
+                workload: of_pod(|pod| &pod.workload),
+                service_account: of_pod(|pod| &pod.service_account),
+                network: of_pod(|pod| &pod.network),
+                node: entry.node.clone(),
+                tls_mode: pod.map(Workload::tls_mode).unwrap_or_default(),
+                pod_name: of_pod(|pod| &pod.pod_name),
+                cluster: pod.map_or("", Workload::cluster).into(),
+                ..Endpoint::default()
+            };
             for (name, number) in &slice.ports {
                 // The same address may be in several slices while one replaces the other.
-                if service.port_by_name(name).is_none() || !seen.insert((address.clone(), name.clone())) {
-                    continue;
+                if service.port_by_name(name).is_some() && seen.insert((address.clone(), name.clone())) {
+                    out.push(Endpoint { port: *number, service_port: name.clone(), ..endpoint.clone() });
                 }
-                out.push(Endpoint {
-                    address: address.clone(),
-                    port: *number,
-                    service_port: name.clone(),
-                    labels: labels.clone(),
-                    locality: locality.clone(),
-                    weight: 0,
-                    health,
-                    namespace: service.namespace.clone(),
-                    workload: workload.clone(),
-                    service_account: account.clone(),
-                    network: network.clone(),
-                    node: entry.node.clone(),
-                    tls_mode: tls_mode.clone(),
-                });
             }
         }
     }

@@ -10,14 +10,16 @@ use prost::Message;
 use crate::class::Client;
 use crate::endpoints::EndpointsOf;
 use crate::memo::Query;
-use crate::model::{Health, Registry, Service};
+use crate::model::{Endpoint, Health, Registry, Service};
 use crate::resource::{Resource, TypeUrl};
-use crate::scope::{ScopeOf, ServicesOf};
+use crate::scope::{ScopeOf, ServicesOf, settings};
 use crate::shared::ByPtr;
 use crate::view::View;
 
 /// Hosts of the multi-cluster services API have no short names: those are the cluster's own services'.
 const CLUSTER_SET: &str = ".clusterset.local";
+/// The registry of Services of Kubernetes.
+const KUBERNETES: &str = "Kubernetes";
 
 /// `istio.networking.nds.v1.NameTable`.
 #[derive(Clone, PartialEq, Message)]
@@ -48,13 +50,14 @@ pub struct NameInfo {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct NamesFor {
     scope: ScopeOf,
-    network: Name,
+    place: Place,
 }
 
 impl NamesFor {
     /// The table of a client.
     pub fn client(client: &Client) -> Self {
-        Self { scope: ScopeOf::client(client), network: client.network.clone() }
+        let place = Place { network: client.network.clone(), cluster: client.cluster_id.clone() };
+        Self { scope: ScopeOf::client(client), place }
     }
 }
 
@@ -66,34 +69,54 @@ impl Query for NamesFor {
         let mut services: Vec<_> = services.iter().cloned().map(ByPtr).collect();
         // Most namespaces see the same, if not in the same order: then they share one table.
         services.sort_unstable_by(|a, b| a.hostname.cmp(&b.hostname));
-        (*view.get(&NamesOf { services: services.into(), network: self.network.clone() })).clone()
+        (*view.get(&NamesOf { services: services.into(), place: self.place.clone() })).clone()
     }
 }
 
-/// The table of these services, one a host, as seen from a network.
+/// From where names are looked at.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Place {
+    network: Name,
+    cluster: Name,
+}
+
+/// The table of these services, one a host, as seen from a place.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct NamesOf {
     services: Arc<[ByPtr<Service>]>,
-    network: Name,
+    place: Place,
 }
 
 impl NamesOf {
-    fn addresses(&self, view: &View<'_>, service: &Service) -> Vec<String> {
-        if !service.is_headless() {
-            return service.ips().map(|ip| ip.to_string()).collect();
-        }
-        let mut out: Vec<String> = Vec::new();
+    /// The pods of a headless service that can be reached from here, in the order of its endpoints.
+    fn pods(&self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
+        let network = &self.place.network;
         let mut seen = BTreeSet::new();
-        for endpoint in view.get(&EndpointsOf(service.key())).iter() {
-            let is_near = endpoint.network.is_empty() || self.network.is_empty() || endpoint.network == self.network;
-            let address = endpoint.address.as_str();
-            let is_good = is_near && endpoint.health == Health::Healthy && address.parse::<IpAddr>().is_ok();
-            // Every port has its endpoints, and a pod is named once.
-            if is_good && seen.insert(endpoint.address.clone()) {
-                out.push(address.to_owned());
-            }
+        let is_near = |e: &&Endpoint| e.network.is_empty() || network.is_empty() || e.network == *network;
+        let good = endpoints.iter().filter(is_near).filter(|e| e.health == Health::Healthy);
+        // Every port has its endpoints, and a pod is named once.
+        good.filter(|e| e.address.parse::<IpAddr>().is_ok() && seen.insert(&e.address)).cloned().collect()
+    }
+
+    /// The names that pods of a headless service have of their own, as Kubernetes makes them: `hostname.subdomain` before
+    /// the service's namespace and domain. Two clusters may well use a name twice: then it is the near one's.
+    fn name_pods(&self, service: &Service, pods: &[Endpoint], own_cluster: &Name, names: &mut NameTable) {
+        let Some((_, domain)) = service.hostname.as_str().split_once('.') else { return };
+        let is_own = |pod: &Endpoint| {
+            let cluster = if pod.cluster.is_empty() { own_cluster } else { &pod.cluster };
+            self.place.cluster.is_empty() || *cluster == self.place.cluster
+        };
+        let near: BTreeSet<&Name> = pods.iter().filter(|pod| is_own(pod)).map(|pod| &pod.pod_name).collect();
+        let named = pods.iter().filter(|pod| !pod.pod_name.is_empty());
+        for pod in named.filter(|pod| is_own(pod) || !near.contains(&pod.pod_name)) {
+            let info = names.table.entry(format!("{}.{domain}", pod.pod_name)).or_insert_with(|| NameInfo {
+                registry: KUBERNETES.into(),
+                shortname: pod.pod_name.to_string(),
+                namespace: service.namespace.to_string(),
+                ..NameInfo::default()
+            });
+            info.ips.push(pod.address.to_string());
         }
-        out
     }
 }
 
@@ -101,9 +124,16 @@ impl Query for NamesOf {
     type Out = Arc<Resource>;
 
     fn run(&self, view: &View<'_>) -> Arc<Resource> {
+        let own_cluster = settings(view).cluster_id.clone();
         let mut names = NameTable::default();
         for service in self.services.iter().filter(|service| service.alias().is_none()) {
-            let ips = self.addresses(view, service);
+            let ips: Vec<String> = if service.is_headless() {
+                let pods = self.pods(&view.get(&EndpointsOf(service.key())));
+                self.name_pods(service, &pods, &own_cluster, &mut names);
+                pods.iter().map(|pod| pod.address.to_string()).collect()
+            } else {
+                service.ips().map(|ip| ip.to_string()).collect()
+            };
             if ips.is_empty() {
                 continue;
             }
@@ -112,7 +142,7 @@ impl Query for NamesOf {
             match service.registry {
                 Registry::External => info.registry = "External".into(),
                 Registry::Kubernetes => {
-                    info.registry = "Kubernetes".into();
+                    info.registry = KUBERNETES.into();
                     if !host.ends_with(CLUSTER_SET) {
                         info.shortname = service.name.as_str().to_owned();
                         info.namespace = service.namespace.as_str().to_owned();
@@ -175,8 +205,14 @@ spec: {egress: [{hosts: ["default/reviews.default.svc.cluster.local"]}]}
 "#;
 
     fn names(namespace: &str) -> BTreeMap<String, NameInfo> {
-        let world = snapshot(WORLD, Settings::default());
-        let proxy = Arc::new(Proxy::sidecar(format!("a.{namespace}"), namespace, [10, 2, 0, 1].into()));
+        names_in(WORLD, namespace, "")
+    }
+
+    fn names_in(world: &str, namespace: &str, cluster: &str) -> BTreeMap<String, NameInfo> {
+        let world = snapshot(world, Settings::default());
+        let mut proxy = Proxy::sidecar(format!("a.{namespace}"), namespace, [10, 2, 0, 1].into());
+        proxy.cluster_id = cluster.into();
+        let proxy = Arc::new(proxy);
         let set = Builder::default().build(&world, &proxy, TypeUrl::NameTable);
         let [table] = set.as_slice() else { panic!("{set:?}") };
         NameTable::decode(table.value()).unwrap().table
@@ -199,5 +235,45 @@ spec: {egress: [{hosts: ["default/reviews.default.svc.cluster.local"]}]}
         );
         assert_eq!(all["api.example.org"].registry, "External");
         assert_eq!(names("narrow").into_keys().collect::<Vec<_>>(), ["reviews.default.svc.cluster.local"]);
+    }
+
+    /// A pod of `db` with a slice of its own.
+    fn pod(object: &str, hostname: &str, ip: &str) -> String {
+        format!(
+            "
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: '{object}', namespace: default, labels: {{app: db}}}}
+spec: {{{hostname}subdomain: db, containers: []}}
+status: {{podIP: {ip}}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: 'of-{object}', namespace: default, labels: {{kubernetes.io/service-name: db}}}}
+addressType: IPv4
+ports: [{{name: tcp, port: 1}}, {{name: tcp-2, port: 2}}]
+endpoints: [{{addresses: [{ip}], targetRef: {{kind: Pod, name: '{object}', namespace: default}}}}]
+"
+        )
+    }
+
+    #[test]
+    fn pods_of_headless_services_have_names_of_their_own() {
+        let pods = [
+            pod("db-0", "hostname: db-0, ", "10.3.0.1"),
+            pod("db-0@west", "", "10.4.0.1"),
+            pod("db-1@west", "", "10.4.0.2"),
+        ];
+        let world = format!("{WORLD}{}", pods.concat());
+        for (cluster, first) in [("", "10.3.0.1 10.4.0.1"), ("Kubernetes", "10.3.0.1"), ("west", "10.4.0.1")] {
+            let all = names_in(&world, "default", cluster);
+            let ips = |host: &str| all.get(host).map(|info| info.ips.join(" ")).unwrap_or_default();
+            assert_eq!(ips("db-0.db.default.svc.cluster.local"), first, "{cluster}");
+            assert_eq!(ips("db-1.db.default.svc.cluster.local"), "10.4.0.2", "{cluster}");
+            assert!(ips("db.default.svc.cluster.local").ends_with(" 10.3.0.1 10.4.0.1 10.4.0.2"), "{cluster}");
+            let of_pod = &all["db-1.db.default.svc.cluster.local"];
+            assert_eq!((&*of_pod.shortname, &*of_pod.namespace), ("db-1.db", "default"));
+        }
     }
 }

@@ -86,16 +86,19 @@ pub(crate) fn service(object: &core::Service, settings: &Settings) -> Lowered {
             .as_deref()
             .or_else(|| annotation("networking.istio.io/traffic-distribution"))
             .map(Name::from),
-        subject_alt_names: annotation("alpha.istio.io/canonical-serviceaccounts")
-            .into_iter()
-            .flat_map(|v| v.split(','))
-            .map(|v| Name::from(v.trim()))
-            .collect(),
+        subject_alt_names: listed(annotation("alpha.istio.io/canonical-serviceaccounts")),
+        service_accounts: listed(annotation("alpha.istio.io/kubernetes-serviceaccounts")),
         labels: labels(metadata.labels.as_ref()),
         source: source.clone(),
     };
     let id = ServiceId { key: row.key(), source: source.clone() };
     (vec![Row::Service(id, Arc::new(row))], told.diagnostics).into()
+}
+
+/// What an annotation lists, separated by commas.
+fn listed(annotation: Option<&str>) -> Vec<Name> {
+    let entries = annotation.into_iter().flat_map(|text| text.split(',')).map(str::trim);
+    entries.filter(|entry| !entry.is_empty()).map(Name::from).collect()
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ pub(crate) fn service_entry(object: &networking::ServiceEntry) -> Lowered {
                 .and_then(|a| a.get("networking.istio.io/traffic-distribution"))
                 .map(|v| Name::from(v.as_str())),
             subject_alt_names: spec.subject_alt_names.iter().map(|s| Name::from(s.as_str())).collect(),
+            service_accounts: Vec::new(),
             labels: labels(metadata.labels.as_ref()),
         };
         let id = ServiceId { key: service.key(), source: source.clone() };
@@ -179,16 +180,8 @@ fn inline_endpoints(service: &Service, spec: &networking::ServiceEntrySpec, work
             address: service.hostname.name().clone(),
             port: target(port),
             service_port: port.name.clone(),
-            labels: Default::default(),
-            locality: Default::default(),
-            weight: 0,
-            health: Health::Healthy,
             namespace: service.namespace.clone(),
-            workload: Name::default(),
-            service_account: Name::default(),
-            network: Name::default(),
-            node: Name::default(),
-            tls_mode: Name::default(),
+            ..Endpoint::default()
         };
         return service.ports.iter().map(endpoint).collect();
     }
@@ -224,6 +217,8 @@ pub(crate) fn endpoints_of(service: &Service, port: &Port, workload: &Workload) 
         network: workload.network.clone(),
         node: workload.node.clone(),
         tls_mode: workload.tls_mode(),
+        pod_name: workload.pod_name.clone(),
+        cluster: workload.cluster().into(),
     };
     // An address behind another network has no address of its own here; it is reached by that network's gateway.
     workload.addresses.iter().map(of).collect()

@@ -64,6 +64,7 @@ pub(crate) fn pod(object: &core::Pod) -> Lowered {
         weight: 0,
         ports,
         workload: workload_name(&object.metadata),
+        pod_name: pod_name(&object.metadata, &spec),
         created: created(&object.metadata),
         ready,
         addresses: addresses.clone(),
@@ -72,6 +73,15 @@ pub(crate) fn pod(object: &core::Pod) -> Lowered {
     let mut rows = vec![Row::Pod(InNamespace::from(&source), Arc::new(row))];
     address_rows(&mut rows, &source, &addresses);
     Lowered { rows, ..Lowered::default() }
+}
+
+/// `hostname.subdomain` of a pod that has a subdomain, as the pods of a StatefulSet have.
+fn pod_name(metadata: &kube_meta::ObjectMeta, spec: &core::PodSpec) -> Name {
+    let Some(subdomain) = spec.subdomain.as_deref().filter(|s| !s.is_empty()) else { return Name::default() };
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let own = name.split_once('@').map_or(name, |(own, _cluster)| own);
+    let hostname = spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or(own);
+    format!("{hostname}.{subdomain}").into()
 }
 
 /// Istio's label on a pod or WorkloadEntry that overrides where it runs.
@@ -239,17 +249,17 @@ pub(crate) fn workload_of(
     } else {
         spec.network.as_str().into()
     };
-    let service_account = if spec.service_account.is_empty() { "default" } else { &spec.service_account };
     Some(Workload {
         source: source.clone(),
         addresses: if spec.address.is_empty() { Vec::new() } else { vec![spec.address.as_str().into()] },
-        service_account: service_account.into(),
+        service_account: spec.service_account.as_str().into(),
         node: Name::default(),
         locality: if spec.locality.is_empty() { locality_label(&all) } else { Locality::parse(&spec.locality) },
         network,
         weight: spec.weight,
         ports,
         workload: source.name.clone(),
+        pod_name: Name::default(),
         created,
         ready: true,
         labels: all,

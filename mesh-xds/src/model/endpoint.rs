@@ -64,7 +64,7 @@ pub enum Health {
 }
 
 /// One address that serves one port of a service.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Endpoint {
     /// An IP, a DNS name (ServiceEntry), or `unix:///path`.
     pub address: Name,
@@ -84,7 +84,7 @@ pub struct Endpoint {
     pub namespace: Name,
     /// The workload's name (Deployment or the like), for metadata.
     pub workload: Name,
-    /// The workload's Kubernetes service account.
+    /// The workload's Kubernetes service account; empty when nothing is known of it.
     pub service_account: Name,
     /// The network that the address is reachable in; empty for the default one.
     pub network: Name,
@@ -92,6 +92,10 @@ pub struct Endpoint {
     pub node: Name,
     /// `istio` when the workload terminates mesh mTLS (label `security.istio.io/tlsMode`), else empty.
     pub tls_mode: Name,
+    /// The first labels of the DNS name that a pod of a headless Service has of its own: `hostname.subdomain`.
+    pub pod_name: Name,
+    /// The cluster that it runs in; empty for the control plane's own.
+    pub cluster: Name,
 }
 
 /// Something that serves: a pod or a WorkloadEntry.
@@ -103,7 +107,7 @@ pub struct Workload {
     pub addresses: Vec<Name>,
     /// Its labels.
     pub labels: Labels,
-    /// Its service account.
+    /// Its service account; empty for a WorkloadEntry that names none.
     pub service_account: Name,
     /// The node of a pod.
     pub node: Name,
@@ -117,6 +121,8 @@ pub struct Workload {
     pub ports: Vec<(Name, u16)>,
     /// The controller's name (Deployment, StatefulSet, …).
     pub workload: Name,
+    /// `hostname.subdomain` of a pod that has a DNS name of its own.
+    pub pod_name: Name,
     /// `metadata.creationTimestamp` in seconds.
     pub created: i64,
     /// False for pods that are not ready.
@@ -128,9 +134,15 @@ impl Workload {
     pub fn named_port(&self, name: &str) -> Option<u16> {
         self.ports.iter().find(|(n, _)| n == name).map(|(_, p)| *p)
     }
-    /// `istio` when the workload terminates mesh mTLS.
+    /// `istio` when the workload terminates mesh mTLS: by its label, and a WorkloadEntry also when it names an account.
     pub fn tls_mode(&self) -> Name {
-        self.labels.get("security.istio.io/tlsMode").cloned().unwrap_or_default()
+        let by_account = self.source.kind != "Pod" && !self.service_account.is_empty();
+        let unlabelled = || if by_account { "istio".into() } else { Name::default() };
+        self.labels.get("security.istio.io/tlsMode").cloned().unwrap_or_else(unlabelled)
+    }
+    /// The cluster, which the names of pods of other clusters end in (`pod@cluster`); empty for the control plane's own.
+    pub fn cluster(&self) -> &str {
+        self.source.name.split_once('@').map_or("", |(_, cluster)| cluster)
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Service {
     pub traffic_distribution: Option<Name>,
     /// Extra subject names that its certificates may bear.
     pub subject_alt_names: Vec<Name>,
+    /// Accounts of its namespace that serve it, besides those of its endpoints.
+    pub service_accounts: Vec<Name>,
     /// The object's labels, for metadata and for selecting by label.
     pub labels: Labels,
 }

@@ -274,14 +274,8 @@ mod tests {
             service_port: "http".into(),
             labels: Arc::new(labels.iter().map(|(k, v)| (Name::from(*k), Name::from(*v))).collect()),
             locality: Locality::parse(locality),
-            weight: 0,
-            health: crate::model::Health::Healthy,
             namespace: "ns".into(),
-            workload: Name::default(),
-            service_account: Name::default(),
-            network: Name::default(),
-            node: Name::default(),
-            tls_mode: Name::default(),
+            ..Endpoint::default()
         }
     }
 

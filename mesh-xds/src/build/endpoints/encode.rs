@@ -98,16 +98,8 @@ mod tests {
             address: "10.0.0.1".into(),
             port: 80,
             service_port: "http".into(),
-            labels: Default::default(),
-            locality: Locality::default(),
-            weight: 0,
-            health: Health::Healthy,
             namespace: "default".into(),
-            workload: "".into(),
-            service_account: "".into(),
-            network: "".into(),
-            node: "".into(),
-            tls_mode: "".into(),
+            ..Endpoint::default()
         };
         let sick = Endpoint { health: Health::Unhealthy, tls_mode: "istio".into(), weight: 300, ..plain.clone() };
         let going = Endpoint { health: Health::Draining, address: "2001:db8::1".into(), ..plain.clone() };
