@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 pub mod access_log;
+mod accounts;
 pub(crate) mod authn;
 pub mod cluster;
 mod defaults;

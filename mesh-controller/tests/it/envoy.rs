@@ -81,7 +81,8 @@ fn inline_routes(v: &mut Value, dump: &Value) {
     }
 }
 
-fn inline_endpoints(cluster: &mut Value, dump: &Value) {
+/// Puts the endpoints that the proxy would be sent into their cluster.
+pub(crate) fn inline_endpoints(cluster: &mut Value, dump: &Value) {
     let service = cluster["edsClusterConfig"]["serviceName"].as_str().filter(|s| !s.is_empty());
     let name = service.or(cluster["name"].as_str()).unwrap_or_default().to_owned();
     let assignment = dump["endpoints"].as_array().into_iter().flatten().find(|e| e["clusterName"] == name.as_str());

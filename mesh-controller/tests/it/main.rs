@@ -3,6 +3,7 @@
 // Clippy takes only functions marked as tests for tests; the helpers here are as well.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
+mod accounts;
 mod authz;
 mod broken;
 mod certificates;

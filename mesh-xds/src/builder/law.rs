@@ -84,12 +84,16 @@ fn slice() -> impl Strategy<Value = String> {
 }
 
 fn pod() -> impl Strategy<Value = String> {
-    (name(), namespace(), 1u8..5, prop::sample::select(vec!["v1", "v2"])).prop_map(|(n, ns, ip, version)| {
-        let m = metadata("Pod", n, ns, 1);
-        format!(
-            "{m}, labels: {{app: {n}, version: {version}}}}}\nspec: {{containers: []}}\nstatus: {{podIP: 10.1.0.{ip}}}"
-        )
-    })
+    let account = prop::sample::select(vec!["", "one", "two"]);
+    (name(), namespace(), 1u8..5, prop::sample::select(vec!["v1", "v2"]), account).prop_map(
+        |(n, ns, ip, version, account)| {
+            let m = metadata("Pod", n, ns, 1);
+            format!(
+                "{m}, labels: {{app: {n}, version: {version}, security.istio.io/tlsMode: istio}}}}\n\
+                 spec: {{serviceAccountName: '{account}', subdomain: {n}, containers: []}}\nstatus: {{podIP: 10.1.0.{ip}}}"
+            )
+        },
+    )
 }
 
 fn service_entry() -> impl Strategy<Value = String> {
@@ -133,6 +137,7 @@ fn destination_rule() -> impl Strategy<Value = String> {
         "trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}},",
         "trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x}}},",
         "trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}},",
+        "trafficPolicy: {tls: {mode: ISTIO_MUTUAL}, tunnel: {targetHost: t.com, targetPort: 443}},",
     ]);
     let selector = prop::sample::select(vec!["", "workloadSelector: {matchLabels: {app: a}},"]);
     (name(), namespace(), age(), host(), policy, selector, export_to()).prop_map(|(n, ns, age, host, policy, selector, export)| {

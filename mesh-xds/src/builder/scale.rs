@@ -65,10 +65,10 @@ fn a_change_among_1000_services_runs_only_what_reads_it() {
     let mut fleet = Fleet::new();
     fleet.world.edit_endpoint("10.250.0.2").unwrap();
     let ran = fleet.runs(fleet.edited("edited-endpoints.yaml"));
-    // The endpoints of one service once for all; the list of each of the three namespaces.
+    // The endpoints of one service once for all, and who serves it; the list of each of the three namespaces.
     assert_eq!(
         ran.into_iter().collect::<Vec<_>>(),
-        [("ClientEndpoints", 3), ("EndpointsOf", 1), ("ResourcesOf", 3), ("ServiceEndpoints", 1)]
+        [("ClientEndpoints", 3), ("EndpointsOf", 1), ("ResourcesOf", 3), ("ServerNames", 1), ("ServiceEndpoints", 1)]
     );
 
     fleet.world.edit_route("another").unwrap();

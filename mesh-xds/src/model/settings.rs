@@ -48,6 +48,14 @@ impl Settings {
         u16::try_from(self.mesh.proxy_http_port).unwrap_or(0)
     }
 
+    /// The mesh's own trust domain.
+    pub fn trust_domain(&self) -> &str {
+        match self.mesh.trust_domain.as_str() {
+            "" => "cluster.local",
+            domain => domain,
+        }
+    }
+
     /// The host of a Kubernetes Service: `name.namespace.svc.domain`.
     pub fn service_host(&self, name: &str, namespace: &str) -> mesh_api::Hostname {
         format!("{name}.{namespace}.svc.{}", self.domain).into()

@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::cluster::v3::{Cluster, cluster};
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, UpstreamTlsContext};
 use mesh_api::types::Duration;
 use prost::{Message, Name};
 
@@ -34,10 +37,55 @@ pub(crate) struct Plain {
 pub(crate) struct Shape {
     /// Encoded fields of the cluster.
     fields: Bytes,
-    /// An encoded `UpstreamTlsContext` for mesh mTLS, without a server name.
-    mesh_tls: Bytes,
+    /// Mesh mTLS.
+    tls: MeshTls,
     /// The encoded transport socket for endpoints without mesh mTLS, as a field of the cluster.
     plaintext: Bytes,
+}
+
+/// A `CommonTlsContext` for mesh mTLS without the names that a server may bear, in encoded parts.
+#[derive(PartialEq, Debug)]
+struct MeshTls {
+    /// What comes before `combined_validation_context`.
+    parameters: Bytes,
+    /// The fields of `combined_validation_context` after the names.
+    authorities: Bytes,
+    /// What comes after it.
+    rest: Bytes,
+}
+
+impl MeshTls {
+    fn new(context: UpstreamTlsContext) -> Self {
+        let mut rest = context.common_tls_context.unwrap_or_default();
+        let parameters = CommonTlsContext { tls_params: rest.tls_params.take(), ..CommonTlsContext::default() };
+        let authorities = match rest.validation_context_type.take() {
+            Some(ValidationContextType::CombinedValidationContext(combined)) => {
+                CombinedCertificateValidationContext { default_validation_context: None, ..combined }
+            }
+            _ => CombinedCertificateValidationContext::default(),
+        };
+        Self {
+            parameters: parameters.encode_to_vec().into(),
+            authorities: authorities.encode_to_vec().into(),
+            rest: rest.encode_to_vec().into(),
+        }
+    }
+
+    /// The context with those names.
+    fn with(&self, names: &[mesh_api::Name], common: &mut Writer) {
+        common.fields(&[&self.parameters]);
+        // combined_validation_context
+        common.message(8, |combined| {
+            // default_validation_context
+            combined.message(1, |checks| {
+                for matcher in tls::subject_names(names) {
+                    checks.message(15, |out| out.prost(&matcher)); // match_typed_subject_alt_names
+                }
+            });
+            combined.fields(&[&self.authorities]);
+        });
+        common.fields(&[&self.rest]);
+    }
 }
 
 impl Plain {
@@ -47,10 +95,10 @@ impl Plain {
         draft.set_type(cluster::DiscoveryType::Eds);
         let policy = defaults.policy(None);
         draft.shape(self.protocol, policy.as_deref(), Discovery::Eds, None, defaults, &self.traits);
-        let mesh_tls = draft.mesh_tls(&[], "", defaults).encode_to_vec().into();
+        let tls = MeshTls::new(draft.mesh_tls(&[], "", defaults));
         let plaintext = Cluster { transport_socket_matches: vec![tls::plaintext_match()], ..Cluster::default() };
         let cluster = Cluster { alt_stat_name: String::new(), ..draft.build() };
-        Shape { fields: canonical_bytes(&cluster).into(), mesh_tls, plaintext: plaintext.encode_to_vec().into() }
+        Shape { fields: canonical_bytes(&cluster).into(), tls, plaintext: plaintext.encode_to_vec().into() }
     }
 }
 
@@ -82,7 +130,7 @@ impl Outbound<'_> {
 
     /// True when the mesh's defaults decide on everything but names and metadata.
     pub(super) fn is_plain(&self, discovery: Discovery) -> bool {
-        let own_tls = self.is_auto_mtls() && !(self.traits.client_files.is_none() && self.subject_alt_names.is_empty());
+        let own_tls = self.is_auto_mtls() && self.traits.client_files.is_some();
         discovery == Discovery::Eds && self.rule.is_none() && self.service.traffic_distribution.is_none() && !own_tls
     }
 
@@ -102,7 +150,7 @@ impl Outbound<'_> {
                 matched.message(3, |socket| {
                     socket.text(1, tls::TLS_SOCKET); // name
                     socket.any(3, &UpstreamTlsContext::type_url(), |context| {
-                        context.fields(&[&shape.mesh_tls]);
+                        context.message(1, |common| shape.tls.with(self.subject_alt_names, common)); // common_tls_context
                         context.text(2, &names.sni); // sni
                     });
                 });

@@ -149,7 +149,7 @@ fn dns(cluster: &Cluster) -> DnsCluster {
     DnsCluster::decode(&*custom.typed_config.as_ref().expect("config").value).expect("DNS")
 }
 
-fn tls(socket: &core::TransportSocket) -> UpstreamTlsContext {
+pub(crate) fn tls(socket: &core::TransportSocket) -> UpstreamTlsContext {
     let Some(ConfigType::TypedConfig(any)) = &socket.config_type else { panic!("config") };
     UpstreamTlsContext::decode(&*any.value).expect("TLS")
 }
@@ -505,11 +505,12 @@ fn gateways_that_route_by_server_name_have_clusters_without_tls() {
 #[test]
 fn plain_clusters_are_as_all_others() {
     let mut world = world(&[SERVICE]);
+    let names = ["spiffe://td/ns/a/sa/b", "a.example"].map(Name::from);
     for mtls in [MtlsMode::Unknown, MtlsMode::Disable, MtlsMode::Permissive, MtlsMode::Strict] {
         for (mode, identity) in [(Mode::Client, true), (Mode::Client, false), (Mode::SniDnat, true)] {
             (world.mtls, world.mode, world.traits.identity) = (mtls, mode, identity);
-            for port in 80..=83 {
-                let outbound = world.outbound(port);
+            for (port, names) in (80..=83).flat_map(|port| [(port, &names[..0]), (port, &names[..])]) {
+                let outbound = Outbound { subject_alt_names: names, ..world.outbound(port) };
                 let shape =
                     Plain { protocol: outbound.port.protocol, traits: world.traits.clone() }.shape(&world.defaults);
                 let plain: Cluster = outbound.plain_cluster(&shape).decode().unwrap();

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::Resource;
+use crate::build::accounts::ServerNames;
 use crate::build::authn::AcceptedIn;
 use crate::build::cluster::{Mode, MtlsMode, Outbound, Plain, Shape, Traits, black_hole, passthrough};
 use crate::build::defaults::{MeshDefaults, traits};
@@ -102,6 +103,7 @@ impl Query for ServiceClusters {
         let resolves =
             matches!(self.service.resolution, Resolution::DnsLb | Resolution::DnsRoundRobinLb | Resolution::DynamicDns);
         let endpoints = if resolves { Some(view.get(&EndpointsOf(self.service.key()))) } else { None };
+        let names = view.get(&ServerNames(self.service.clone()));
         let mut out = Vec::new();
         for port in &self.service.ports {
             let of_port: Vec<_> =
@@ -111,7 +113,7 @@ impl Query for ServiceClusters {
                 port,
                 rule: self.rule.as_deref(),
                 endpoints: &of_port,
-                subject_alt_names: &self.service.subject_alt_names,
+                subject_alt_names: &names,
                 mtls: self.mtls(view, port),
                 mode: self.mode,
                 defaults: &defaults,
