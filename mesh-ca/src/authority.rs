@@ -38,6 +38,20 @@ impl Default for Lifetimes {
     }
 }
 
+impl Lifetimes {
+    /// How long a certificate lives for which this much is asked; without a wish, or for zero, the default.
+    ///
+    /// # Errors
+    /// [`SignError::Ttl`] when it is too much.
+    pub fn of(&self, asked: Option<Duration>) -> Result<Duration, SignError> {
+        match asked.filter(|ttl| !ttl.is_zero()) {
+            None => Ok(self.default),
+            Some(asked) if asked > self.max => Err(SignError::Ttl { asked, max: self.max }),
+            Some(asked) => Ok(asked),
+        }
+    }
+}
+
 /// What a self-signed root is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -106,6 +120,9 @@ pub enum SignError {
     /// The authority itself has expired, or is not valid yet.
     #[error("the signing certificate is not valid now; renew it: see the CA's Secret")]
     Expired,
+    /// The caller wants a signer that there is not.
+    #[error("no signer {0:?} is known here; name the signers that callers may choose by CERT_SIGNER_DOMAIN")]
+    NoSigner(String),
     /// A signer elsewhere cannot be reached or is not ready; try again.
     #[error("the signer is not available: {0}")]
     Unavailable(String),
@@ -193,13 +210,7 @@ impl Authority {
     /// When the caller asks for what it may not have, or the authority is not valid.
     pub fn sign(&self, csr: &Csr, id: &SpiffeId, ttl: Option<Duration>, now: SystemTime) -> Result<Chain, SignError> {
         only_own(csr, id)?;
-        let ttl = match ttl.filter(|ttl| !ttl.is_zero()) {
-            None => self.lifetimes.default,
-            Some(asked) if asked > self.lifetimes.max => {
-                return Err(SignError::Ttl { asked, max: self.lifetimes.max });
-            }
-            Some(asked) => asked,
-        };
+        let ttl = self.lifetimes.of(ttl)?;
         let id = id.to_string();
         let subject = if csr.has_common_name() { issue::common_name(&id)? } else { RdnSequence::default() };
         self.certify(csr.public_key(), subject, vec![issue::uri(&id)?], ttl, now)

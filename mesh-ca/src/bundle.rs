@@ -7,13 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::Secret;
 use mesh_api::{Diagnostic, FieldPath, ObjectRef};
+use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::name::RdnSequence;
 
 use crate::authority::{Authority, Lifetimes};
@@ -214,16 +213,7 @@ fn leads_to_a_root(
     let probe = authority
         .certify(public, RdnSequence::default(), vec![nobody], Duration::from_secs(60), now)
         .map_err(|error| failed(&error.to_string()))?;
-    let anchors: Vec<_> =
-        authority.roots().iter().filter_map(|root| anchor_from_trusted_cert(root.der()).ok()).collect();
-    let intermediates: Vec<CertificateDer<'_>> = chain.iter().map(|certificate| certificate.der().clone()).collect();
-    let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
-    let usage = KeyUsage::client_auth();
-    let verified = EndEntityCert::try_from(probe.leaf().der()).and_then(|leaf| {
-        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &intermediates, time, usage, None, None)
-            .map(|_| ())
-    });
-    verified.map_err(|why| match why {
+    probe.leaf().leads_to(authority.roots(), chain, now).map_err(|why| match why {
         webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
             failed("the chain has a gap or ends in another root")
         }

@@ -1,12 +1,13 @@
 //! Certificates as we read them: the bytes as they came, and what we want to know of them.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use der::Decode;
 use der::pem::LineEnding;
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage as Purpose, anchor_from_trusted_cert};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName, SubjectKeyIdentifier};
 use x509_cert::name::RdnSequence;
@@ -121,6 +122,22 @@ impl Certificate {
     /// Who it is of, as RFC 4514 writes names.
     pub fn subject(&self) -> String {
         self.parsed.tbs_certificate().subject().to_string()
+    }
+
+    /// Whether it is valid now, as a client's, and one of the roots stands at the end of its chain, as a peer would look at it.
+    pub(crate) fn leads_to(&self, roots: &[Self], through: &[Self], now: SystemTime) -> Result<(), webpki::Error> {
+        let anchors: Vec<_> = roots.iter().filter_map(|root| anchor_from_trusted_cert(root.der()).ok()).collect();
+        let through: Vec<_> = through.iter().map(|certificate| certificate.der().clone()).collect();
+        let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let known = webpki::ALL_VERIFICATION_ALGS;
+        let leaf = EndEntityCert::try_from(self.der())?;
+        leaf.verify_for_usage(known, &anchors, &through, time, Purpose::client_auth(), None, None).map(|_| ())
+    }
+
+    /// True where it is its own issuer.
+    pub(crate) fn is_root(&self) -> bool {
+        let tbs = self.parsed.tbs_certificate();
+        tbs.issuer() == tbs.subject()
     }
 
     pub(crate) fn subject_name(&self) -> RdnSequence {

@@ -30,7 +30,8 @@ pub struct Csr {
     public_key: SubjectPublicKeyInfoOwned,
     has_common_name: bool,
     uris: Vec<String>,
-    has_other_names: bool,
+    /// A subject, other names than URIs, or other extensions than names.
+    asks_for_more: bool,
 }
 
 /// Why a request is refused: always its sender's fault.
@@ -96,9 +97,13 @@ impl Csr {
             return Err(CsrError::Authority);
         }
         let has_common_name = matches!(subject.common_name(), Ok(Some(name)) if !name.value().is_empty());
+        // Istio's agents write an organization without a name.
+        let has_subject = subject.iter().any(|part| !part.value.value().is_empty());
+        let has_more_extensions = extensions.iter().any(|extension| extension.extn_id != SubjectAltName::OID);
         let names: Vec<_> = decoded::<SubjectAltName>(&extensions)?.into_iter().flat_map(|names| names.0).collect();
         let uris: Vec<_> = names.iter().filter_map(uri).map(str::to_owned).collect();
-        Ok(Self { public_key, has_common_name, has_other_names: uris.len() < names.len(), uris })
+        let asks_for_more = has_subject || has_more_extensions || uris.len() < names.len();
+        Ok(Self { public_key, has_common_name, asks_for_more, uris })
     }
 
     /// Writes a request of `key`'s owner in PEM. The name in it is a courtesy: who signs decides.
@@ -131,9 +136,9 @@ impl Csr {
         self.has_common_name
     }
 
-    /// True where it asks for this identity and for no other name of any kind.
+    /// True where it asks for this identity and for nothing else: no subject, no other name, no other extension.
     pub(crate) fn asks_only_for(&self, id: &SpiffeId) -> bool {
-        self.uris == [id.to_string()] && !self.has_other_names && !self.has_common_name
+        self.uris == [id.to_string()] && !self.asks_for_more
     }
 
     /// The URIs that were asked for.

@@ -153,6 +153,7 @@ fn kind(error: &SignError) -> (&'static str, Code) {
     match error {
         SignError::Ttl { .. } => ("TTL_ERROR", Code::InvalidArgument),
         SignError::NotYours { .. } => ("CSR_ERROR", Code::PermissionDenied),
+        SignError::NoSigner(_) => ("CERT_GEN_ERROR", Code::InvalidArgument),
         SignError::Unavailable(_) | SignError::Expired => ("CA_NOT_READY", Code::Unavailable),
         SignError::Failed(_) => ("CERT_GEN_ERROR", Code::Internal),
     }

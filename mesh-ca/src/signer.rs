@@ -76,20 +76,26 @@ impl Signer for Current {
     }
 }
 
-/// What a signer elsewhere made: it must be of the caller's key, of its name alone, and no authority. The answer for the
-/// caller, if it is.
+/// What a signer elsewhere made: it must be of the caller's key, of its name alone, no authority, and lead to one of the
+/// roots. Where no roots are known, to the one that the signer sent along. The answer for the caller, if it does.
 fn check(pem: &str, request: SigningRequest<'_>, roots: &[Certificate]) -> Result<Vec<String>, SignError> {
     let wrong = |why: &str| SignError::Unavailable(format!("the signer's certificate for {} {why}", request.id));
     let chain = Certificate::all_from_pem(pem.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
-    let leaf = chain.first().ok_or_else(|| wrong("is missing"))?;
+    let mut chain = chain.into_iter();
+    let leaf = chain.next().ok_or_else(|| wrong("is missing"))?;
+    let (sent_along, intermediates): (Vec<_>, Vec<_>) = chain.partition(Certificate::is_root);
     if leaf.public_key() != request.csr.public_key() {
         return Err(wrong("is of another key"));
     }
-    if leaf.uris() != [request.id.to_string()] || leaf.is_authority() {
+    if leaf.uris() != [request.id.to_string()] || !leaf.hosts().is_empty() || leaf.is_authority() {
         return Err(wrong("says something else; check the signer's rules on names"));
     }
+    let roots = if roots.is_empty() { &sent_along } else { roots };
+    leaf.leads_to(roots, &intermediates, request.now)
+        .map_err(|why| wrong(&format!("does not lead to the roots that are known here: {why:?}")))?;
     let roots = roots.iter().map(Certificate::to_pem).collect();
-    Ok(chain.iter().map(Certificate::to_pem).chain(std::iter::once(roots)).collect())
+    let presented = std::iter::once(&leaf).chain(&intermediates).map(Certificate::to_pem);
+    Ok(presented.chain(std::iter::once(roots)).collect())
 }
 
 #[cfg(test)]

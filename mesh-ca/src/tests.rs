@@ -67,7 +67,7 @@ fn verify(chain: &Chain, roots: &[Certificate], at: SystemTime) -> Result<(), we
 }
 
 /// Runs openssl; none where it isn't installed.
-fn openssl(args: &[&str], input: &str) -> Option<String> {
+pub(crate) fn openssl(args: &[&str], input: &str) -> Option<String> {
     let command =
         Command::new("openssl").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let Ok(mut command) = command else {

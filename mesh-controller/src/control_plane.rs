@@ -321,9 +321,11 @@ impl ControlPlaneBuilder {
         if let Some((_, webhooks)) = &webhooks {
             server.metrics().register(|registry| webhooks.metrics().register(registry));
         }
-        let secure = secure
-            .zip(self.identity)
-            .map(|(listener, identity)| (listener, Arc::new(Acceptor::new(identity.authority, identity.hosts))));
+        let secure =
+            secure.zip(self.identity).map(|(listener, identity)| (listener, Arc::new(Acceptor::new(identity))));
+        if let Some((_, acceptor)) = &secure {
+            server.metrics().register(|registry| acceptor.register(registry));
+        }
         let http = http.into_iter().chain(metrics).collect();
         Ok(ControlPlane { store, keys, server, stop, xds, secure, webhooks, http, addresses, ca_metrics })
     }

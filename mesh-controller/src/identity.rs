@@ -4,37 +4,35 @@
 //! xDS, TLS on the secure port, and the rule that a proxy gets configuration of its own namespace only.
 
 mod folder;
+mod registration;
 mod reviews;
 mod secrets;
 mod tls;
 mod trust;
+mod vouched;
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use http::Request;
 use mesh_api::names::SpiffeId;
 use mesh_ca::authenticate::{Authenticator, Credentials, authenticate};
 use mesh_ca::server::proto::IstioCertificateServiceServer;
-use mesh_ca::server::{CertificateService, Metrics, Verified};
-use mesh_ca::{Current, Lifetimes, RootOptions};
+use mesh_ca::server::{CertificateService, Metrics};
+use mesh_ca::{Certificate, Current, Lifetimes, RootOptions, Signer};
 use mesh_xds::Proxy;
 use mesh_xds::server::{Caller, Peer};
 use tonic::Status;
-use tonic::body::Body;
-use tonic::server::NamedService;
-use tower::Service;
 
 use crate::mesh_config::of_revision;
 
 pub use folder::CaFolder;
+pub use registration::{RegistrationAuthority, SignerRoots};
 pub use reviews::{Clients, TokenReviews};
 pub use secrets::{CaSecrets, CaSecretsError};
 pub(crate) use tls::Acceptor;
 pub use trust::Trust;
+use vouched::Vouched;
 
 /// How an authority is made and what it makes.
 #[derive(Clone, Debug)]
@@ -57,9 +55,14 @@ impl Default for CaOptions {
 
 /// Who signs, and who is believed.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Identity {
-    /// Who signs.
+    /// The authority of the mesh: its certificates we show ourselves, and those of its roots we believe.
     pub authority: Arc<Current>,
+    /// Who signs for workloads; the authority, unless that is somebody else's task.
+    pub signer: Arc<dyn Signer>,
+    /// Roots of such a signer, which are believed as well.
+    pub signer_roots: Vec<Certificate>,
     /// The ways to find out who calls, asked in this order.
     pub authenticators: Vec<Arc<dyn Authenticator>>,
     /// The names by which proxies reach us.
@@ -67,6 +70,18 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// An authority that signs itself, believes these, and is reached by these names.
+    pub fn new(authority: Arc<Current>, authenticators: Vec<Arc<dyn Authenticator>>, hosts: Vec<String>) -> Self {
+        Self { signer: authority.clone(), authority, signer_roots: Vec::new(), authenticators, hosts }
+    }
+
+    /// Lets another sign for workloads, whose certificates lead to these roots.
+    #[must_use]
+    pub fn signer(mut self, signer: impl Signer + 'static, roots: Vec<Certificate>) -> Self {
+        (self.signer, self.signer_roots) = (Arc::new(signer), roots);
+        self
+    }
+
     /// The names of a control plane of this revision in `namespace`, as istiod's certificate has them.
     pub fn hosts_in(namespace: &str, revision: &str) -> Vec<String> {
         let own = of_revision("istiod", revision);
@@ -77,8 +92,9 @@ impl Identity {
     /// The certificate service, counting in `metrics`.
     pub(crate) fn service(&self, metrics: Metrics) -> Vouched<IstioCertificateServiceServer<CertificateService>> {
         metrics.authority(&self.authority.get());
-        let service = CertificateService::new(self.authority.clone()).metrics(metrics);
-        Vouched(service.authenticators(self.authenticators.iter().cloned()).into_service())
+        let service = CertificateService::new(self.signer.clone()).metrics(metrics.clone());
+        let service = service.authenticators(self.authenticators.iter().cloned()).into_service();
+        Vouched { service, metrics }
     }
 
     /// Who a caller over TLS is.
@@ -105,30 +121,6 @@ impl Identity {
             return Err(Status::permission_denied(format!("authorization failed: {id} is not of {proxy}")));
         }
         Ok(())
-    }
-}
-
-/// Tells a service of mesh-ca what the server of mesh-xds knows of a connection; the two do not know each other.
-#[derive(Clone)]
-pub(crate) struct Vouched<S>(S);
-
-impl<S: NamedService> NamedService for Vouched<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S: Service<Request<Body>, Error = Infallible>> Service<Request<Body>> for Vouched<S> {
-    type Response = S::Response;
-    type Error = Infallible;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let identities = request.extensions().get::<Peer>().map(|peer| peer.identities.clone());
-        request.extensions_mut().insert(Verified(identities.unwrap_or_default()));
-        self.0.call(request)
     }
 }
 

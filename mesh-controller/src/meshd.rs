@@ -24,6 +24,7 @@ use mesh_ca::Current;
 use mesh_ca::reconcile::WebhookService;
 use mesh_xds::model::Settings;
 use mesh_xds::server;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -123,6 +124,7 @@ impl Meshd {
         for folder in &self.config_dir {
             std::fs::metadata(folder).with_context(|| format!("--config-dir {}", folder.display()))?;
         }
+        allow_many_connections();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
@@ -298,6 +300,14 @@ impl Meshd {
             after: set("PILOT_DEBOUNCE_AFTER", self.debounce_after),
             max: set("PILOT_DEBOUNCE_MAX", self.debounce_max),
         }
+    }
+}
+
+/// Takes as many file descriptors as the machine gives, as every program of Go does: each connection is one.
+fn allow_many_connections() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

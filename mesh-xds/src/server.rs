@@ -37,6 +37,7 @@ mod clients;
 mod grpc;
 mod metrics;
 mod pages;
+mod preface;
 mod reflection;
 mod stream;
 
@@ -72,6 +73,7 @@ pub use metrics::{Counts, Metrics, Total};
 use crate::ads;
 use crate::ads::Face;
 use crate::resource::{ResourceSet, TypeUrl};
+use preface::Prompt;
 use stream::AdsBody;
 
 /// The service's name in gRPC.
@@ -184,6 +186,8 @@ pub struct Options {
     pub session: Arc<ads::Options>,
     /// The largest request that is read, in bytes.
     pub max_request: usize,
+    /// How long a connection may take to say that it speaks HTTP/2.
+    pub preface_timeout: Duration,
     /// How often a silent connection is pinged.
     pub keepalive_interval: Duration,
     /// How long a ping may stay unanswered.
@@ -201,6 +205,7 @@ impl Default for Options {
         Self {
             session: Arc::default(),
             max_request: 4 << 20,
+            preface_timeout: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),
@@ -457,6 +462,7 @@ impl<B: Backend> Server<B> {
             let (server, peer, drain) = (server.clone(), peer.clone(), drain.clone());
             async move { Ok::<_, Infallible>(server.request(request, peer, drain).await) }
         });
+        let io = Prompt::new(io, options.preface_timeout, self.shared.metrics.silent());
         let mut connection = pin!(http2.serve_connection(TokioIo::new(io), service));
         let told = async {
             let _ = draining.wait_for(|draining| *draining).await;

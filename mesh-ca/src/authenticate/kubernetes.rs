@@ -15,11 +15,11 @@ const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 
 /// Creates a `TokenReview` at an API server.
 pub trait TokenReviewer: Send + Sync {
-    /// The status of a review of `token` for `audience` in the cluster of that name; empty for our own.
+    /// The status of a review of `token` for any of `audiences` in the cluster of that name; empty for our own.
     fn review<'a>(
         &'a self,
         token: &'a str,
-        audience: &'a str,
+        audiences: &'a [String],
         cluster: &'a str,
     ) -> Later<'a, Result<TokenReviewStatus, Unknown>>;
 }
@@ -27,13 +27,21 @@ pub trait TokenReviewer: Send + Sync {
 /// Believes what an API server says of a token.
 pub struct KubernetesTokens<R> {
     reviewer: R,
+    audiences: Vec<String>,
     trust_domain: String,
 }
 
 impl<R> KubernetesTokens<R> {
-    /// Asks `reviewer`.
+    /// Asks `reviewer` about tokens that are meant for [`AUDIENCE`].
     pub fn new(reviewer: R, trust_domain: &str) -> Self {
-        Self { reviewer, trust_domain: trust_domain.to_owned() }
+        Self { reviewer, audiences: vec![AUDIENCE.to_owned()], trust_domain: trust_domain.to_owned() }
+    }
+
+    /// Accepts tokens for these audiences instead.
+    #[must_use]
+    pub fn audiences(mut self, audiences: Vec<String>) -> Self {
+        self.audiences = audiences;
+        self
     }
 }
 
@@ -46,14 +54,14 @@ impl<R: TokenReviewer> Authenticator for KubernetesTokens<R> {
         Box::pin(async move {
             let token = bearer(credentials.headers)?;
             let cluster = credentials.headers.get(CLUSTER_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-            let status = self.reviewer.review(token, AUDIENCE, cluster).await?;
-            caller(status, &self.trust_domain)
+            let status = self.reviewer.review(token, &self.audiences, cluster).await?;
+            caller(status, &self.audiences, &self.trust_domain)
         })
     }
 }
 
 /// Who an API server says the token is of.
-fn caller(status: TokenReviewStatus, trust_domain: &str) -> Result<Caller, Unknown> {
+fn caller(status: TokenReviewStatus, audiences: &[String], trust_domain: &str) -> Result<Caller, Unknown> {
     if let Some(error) = status.error.filter(|error| !error.is_empty()) {
         return Err(Unknown(format!("the API server does not accept the token: {error}")));
     }
@@ -61,8 +69,8 @@ fn caller(status: TokenReviewStatus, trust_domain: &str) -> Result<Caller, Unkno
         return Err(Unknown("the API server does not know the token".into()));
     }
     // An API server that knows nothing of audiences answers without; then the token may be one for the API server itself.
-    if !status.audiences.iter().flatten().any(|audience| audience == AUDIENCE) {
-        return Err(Unknown(format!("the token is not for {AUDIENCE}")));
+    if !status.audiences.iter().flatten().any(|audience| audiences.contains(audience)) {
+        return Err(Unknown(format!("the token is not for {}", audiences.join(" or "))));
     }
     let UserInfo { username, groups, extra, .. } = status.user.unwrap_or_default();
     if !groups.iter().flatten().any(|group| group == SERVICE_ACCOUNTS) {

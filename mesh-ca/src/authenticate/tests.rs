@@ -153,10 +153,10 @@ impl TokenReviewer for Fixed {
     fn review<'a>(
         &'a self,
         token: &'a str,
-        audience: &'a str,
+        audiences: &'a [String],
         cluster: &'a str,
     ) -> Later<'a, Result<TokenReviewStatus, Unknown>> {
-        assert_eq!((token, audience, cluster), ("t", "istio-ca", ""));
+        assert_eq!((token, audiences, cluster), ("t", &["istio-ca".to_owned()][..], ""));
         Box::pin(std::future::ready(Ok(self.0.clone())))
     }
 }
@@ -191,6 +191,7 @@ fn reviews_of_tokens_are_read_with_care() {
         ("error", TokenReviewStatus { error: Some("bad".into()), ..good.clone() }),
         ("not authenticated", TokenReviewStatus { authenticated: Some(false), ..good.clone() }),
         ("no audience", TokenReviewStatus { audiences: None, ..good.clone() }),
+        ("another audience", TokenReviewStatus { audiences: Some(vec!["vault".into()]), ..good.clone() }),
         ("a person", TokenReviewStatus { user: Some(UserInfo { groups: None, ..user.clone() }), ..good.clone() }),
         ("no user", TokenReviewStatus { user: None, ..good }),
     ] {

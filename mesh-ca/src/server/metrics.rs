@@ -127,14 +127,16 @@ impl Metrics {
         self.chain_expiry.set(authority.not_after());
     }
 
+    /// Counts a request that is none, such as one that whoever ended the connection did not wait for.
+    pub fn unreadable(&self) {
+        self.unreadable.inc();
+    }
+
     pub(super) fn received(&self) {
         self.requests.inc();
     }
     pub(super) fn not_authenticated(&self) {
         self.authentication_failures.inc();
-    }
-    pub(super) fn unreadable(&self) {
-        self.unreadable.inc();
     }
     pub(super) fn not_signed(&self, error: &'static str) {
         self.not_signed.get_or_create(&[("error", error)]).inc();

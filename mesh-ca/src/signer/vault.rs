@@ -2,15 +2,13 @@
 //!
 //! The role decides what Vault signs; it needs `allowed_uri_sans=spiffe://*`, `require_cn=false`, `use_csr_sans=false` and
 //! `use_csr_common_name=false`. What comes back is checked as if Vault were a stranger: it must be of the caller's key
-//! and name, and nothing more.
-
-use std::time::Duration;
+//! and name and nothing more, and lead to the roots that are known here.
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{Later, Signer, SigningRequest, check};
-use crate::authority::SignError;
+use crate::authority::{Lifetimes, SignError};
 use crate::certificate::Certificate;
 
 /// Sends requests over HTTP. The transport is the caller's: with its TLS, its proxies, its retries.
@@ -31,8 +29,8 @@ pub struct VaultOptions {
     pub role: String,
     /// A token that may `update` the role's `sign` path.
     pub token: String,
-    /// The lifetime where callers ask for none.
-    pub ttl: Duration,
+    /// How long certificates live. The role's `max_ttl` must allow it, or Vault cuts them short.
+    pub lifetimes: Lifetimes,
     /// The roots that everybody trusts.
     pub roots: Vec<Certificate>,
 }
@@ -57,6 +55,13 @@ struct Issued {
     ca_chain: Vec<String>,
 }
 
+/// What Vault answers when it does not sign.
+#[derive(Deserialize, Default)]
+struct Refusal {
+    #[serde(default)]
+    errors: Vec<String>,
+}
+
 impl<H: Http> Vault<H> {
     /// Signs through `http`.
     pub fn new(http: H, options: VaultOptions) -> Self {
@@ -64,8 +69,8 @@ impl<H: Http> Vault<H> {
     }
 
     async fn ask(&self, request: SigningRequest<'_>) -> Result<Vec<String>, SignError> {
-        let VaultOptions { mount, role, token, ttl, roots } = &self.options;
-        let ttl = request.ttl.unwrap_or(*ttl).as_secs();
+        let VaultOptions { mount, role, token, lifetimes, roots } = &self.options;
+        let ttl = lifetimes.of(request.ttl)?.as_secs();
         let body = json!({
             "csr": request.csr_pem,
             "uri_sans": request.id.to_string(),
@@ -76,7 +81,8 @@ impl<H: Http> Vault<H> {
         let unavailable = |why: String| SignError::Unavailable(format!("Vault {path}: {why}"));
         let (status, text) = self.http.post(&path, token, body.to_string()).await.map_err(unavailable)?;
         if status != 200 {
-            return Err(unavailable(format!("status {status}; check the role and the token's policy")));
+            let told = serde_json::from_str::<Refusal>(&text).unwrap_or_default().errors.join("; ");
+            return Err(unavailable(format!("status {status}: {told}; check the role and the token's policy")));
         }
         let issued = serde_json::from_str::<Answer>(&text).map_err(|error| unavailable(error.to_string()))?.data;
         // The chain has the issuer, too; older Vaults send the issuer alone.

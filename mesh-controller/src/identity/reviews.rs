@@ -51,14 +51,14 @@ impl TokenReviewer for TokenReviews {
     fn review<'a>(
         &'a self,
         token: &'a str,
-        audience: &'a str,
+        audiences: &'a [String],
         cluster: &'a str,
     ) -> Later<'a, Result<TokenReviewStatus, Unknown>> {
         Box::pin(async move {
             let cluster = if cluster.is_empty() { self.own.as_str() } else { cluster };
             let unknown = || Unknown(format!("the caller's cluster {cluster:?} is not one of the mesh"));
             let reviews: Api<TokenReview> = Api::all(self.clients.get(cluster).ok_or_else(unknown)?);
-            let spec = TokenReviewSpec { audiences: Some(vec![audience.to_owned()]), token: token.to_owned() };
+            let spec = TokenReviewSpec { audiences: Some(audiences.to_vec()), token: token.to_owned() };
             let review = TokenReview { spec, ..TokenReview::default() };
             let asked = tokio::time::timeout(PATIENCE, reviews.create(&PostParams::default(), &review)).await;
             let answer = asked.map_err(|_| Unknown(format!("the apiserver of {cluster} does not answer")))?;

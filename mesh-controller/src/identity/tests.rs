@@ -21,7 +21,7 @@ fn identity() -> Identity {
     let CaOptions { root, lifetimes, .. } = options();
     let authority = Authority::self_signed(&root, lifetimes, now()).unwrap();
     let hosts = Identity::hosts_in("istio-system", "");
-    Identity { authority: Arc::new(Current::new(authority)), authenticators: vec![Arc::new(ClientCertificate)], hosts }
+    Identity::new(Arc::new(Current::new(authority)), vec![Arc::new(ClientCertificate)], hosts)
 }
 
 #[tokio::test]

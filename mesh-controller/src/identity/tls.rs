@@ -1,33 +1,54 @@
 //! TLS for the secure port: our certificate is of the mesh's own authority and renewed as time passes; callers may show one.
 //!
-//! Handshakes run side by side and have a deadline: whoever connects and then says nothing is waited for alone.
+//! Handshakes run side by side and have a deadline: whoever connects and then says nothing is waited for alone. When there are
+//! too many of these, who has been silent for longest gives way to who has just come: an honest caller needs milliseconds.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use futures::stream::{self, Stream, StreamExt};
-use mesh_ca::{Authority, Certificate, Chain, Current, PrivateKey, reconcile};
+use futures::stream::{self, Stream};
+use mesh_ca::{Authority, Certificate, Chain, PrivateKey, reconcile};
 use mesh_xds::server::{Peer, accept};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateRevocationListDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::Identity;
+
 /// How long a handshake may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How many may be under way; beyond that, callers wait to be accepted.
+/// How many may be under way.
 const HANDSHAKES: usize = 4096;
+
+/// A connection that came through its handshake.
+type Connection = (TlsStream<TcpStream>, Peer);
 
 /// Accepts TLS.
 pub(crate) struct Acceptor {
-    authority: Arc<Current>,
-    hosts: Vec<String>,
+    identity: Identity,
     serving: Mutex<Option<Serving>>,
+    failures: Failures,
+}
+
+/// How many handshakes failed, and why. Cloning shares it.
+#[derive(Clone, Default)]
+struct Failures(Family<[(&'static str, &'static str); 1], Counter>);
+
+impl Failures {
+    fn count(&self, reason: &'static str) {
+        self.0.get_or_create(&[("reason", reason)]).inc();
+    }
 }
 
 /// A certificate in use.
@@ -37,32 +58,70 @@ struct Serving {
     config: Arc<ServerConfig>,
 }
 
+/// Handshakes under way.
+#[derive(Default)]
+struct Handshakes {
+    tasks: JoinSet<Option<Connection>>,
+    /// The oldest first; some may be over.
+    order: VecDeque<AbortHandle>,
+}
+
+impl Handshakes {
+    fn begin(&mut self, acceptor: Arc<Acceptor>, io: TcpStream, address: SocketAddr) {
+        while self.order.front().is_some_and(AbortHandle::is_finished) {
+            self.order.pop_front();
+        }
+        if self.tasks.len() >= HANDSHAKES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            oldest.abort();
+            acceptor.failures.count("displaced");
+        }
+        self.order.push_back(self.tasks.spawn(async move { acceptor.accept(io, address).await }));
+    }
+}
+
 impl Acceptor {
-    /// With a certificate for these hosts.
-    pub(crate) fn new(authority: Arc<Current>, hosts: Vec<String>) -> Self {
-        Self { authority, hosts, serving: Mutex::default() }
+    /// As an authority of the mesh.
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self { identity, serving: Mutex::default(), failures: Failures::default() }
+    }
+
+    /// Adds what is counted to a registry.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let help = "TLS handshakes of callers that failed, by reason";
+        registry.register("meshd_tls_handshake_failures", help, self.failures.0.clone());
     }
 
     /// The connections of a listener that came through their handshake.
-    pub(crate) fn incoming(self: Arc<Self>, listener: TcpListener) -> impl Stream<Item = (TlsStream<TcpStream>, Peer)> {
-        let accepted = stream::unfold(listener, |listener| async move { Some((accept(&listener).await, listener)) });
-        let handshakes = accepted.map(move |(io, address)| {
+    pub(crate) fn incoming(self: Arc<Self>, listener: TcpListener) -> impl Stream<Item = Connection> {
+        stream::unfold((listener, Handshakes::default()), move |(listener, mut handshakes)| {
             let acceptor = self.clone();
             async move {
-                let shaken = tokio::time::timeout(DEADLINE, acceptor.handshake(io, address)).await;
-                match shaken.map_err(io::Error::from).flatten() {
-                    Ok(connection) => Some(connection),
-                    Err(error) => {
-                        tracing::debug!(%address, %error, "no TLS");
-                        None
+                loop {
+                    tokio::select! {
+                        Some(over) = handshakes.tasks.join_next() => if let Ok(Some(connection)) = over {
+                            return Some((connection, (listener, handshakes)));
+                        },
+                        (io, address) = accept(&listener) => handshakes.begin(acceptor.clone(), io, address),
                     }
                 }
             }
-        });
-        handshakes.buffer_unordered(HANDSHAKES).filter_map(std::future::ready)
+        })
     }
 
-    async fn handshake(&self, io: TcpStream, address: SocketAddr) -> io::Result<(TlsStream<TcpStream>, Peer)> {
+    async fn accept(&self, io: TcpStream, address: SocketAddr) -> Option<Connection> {
+        let (reason, error) = match tokio::time::timeout(DEADLINE, self.handshake(io, address)).await {
+            Ok(Ok(connection)) => return Some(connection),
+            Ok(Err(error)) => ("failed", error),
+            Err(late) => ("timeout", late.into()),
+        };
+        self.failures.count(reason);
+        tracing::debug!(%address, %error, "no TLS");
+        None
+    }
+
+    async fn handshake(&self, io: TcpStream, address: SocketAddr) -> io::Result<Connection> {
         let config = self.config(SystemTime::now())?;
         let io = TlsAcceptor::from(config).accept(io).await?;
         let certificates = io.get_ref().1.peer_certificates();
@@ -73,26 +132,32 @@ impl Acceptor {
 
     /// How to accept now: the certificate is renewed when it has passed half of its life, or the authority is another.
     fn config(&self, now: SystemTime) -> io::Result<Arc<ServerConfig>> {
-        let authority = self.authority.get();
+        let Identity { authority, signer_roots, hosts, .. } = &self.identity;
+        let authority = authority.get();
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(serving) = &*serving
             && Arc::ptr_eq(&serving.of, &authority)
-            && !reconcile::needs_renewal(&serving.chain, &authority, &self.hosts, now)
+            && !reconcile::needs_renewal(&serving.chain, &authority, hosts, now)
         {
             return Ok(serving.config.clone());
         }
-        let (key, chain) =
-            authority.serving(&self.hosts, authority.lifetimes().default, now).map_err(io::Error::other)?;
-        let config = Arc::new(server_config(&authority, &chain, &key).map_err(io::Error::other)?);
+        let (key, chain) = authority.serving(hosts, authority.lifetimes().default, now).map_err(io::Error::other)?;
+        let config = server_config(&authority, signer_roots, &chain, &key).map_err(io::Error::other)?;
+        let config = Arc::new(config);
         *serving = Some(Serving { of: authority, chain, config: config.clone() });
         Ok(config)
     }
 }
 
-fn server_config(authority: &Authority, chain: &Chain, key: &PrivateKey) -> anyhow::Result<ServerConfig> {
+fn server_config(
+    authority: &Authority,
+    signer_roots: &[Certificate],
+    chain: &Chain,
+    key: &PrivateKey,
+) -> anyhow::Result<ServerConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    for root in authority.roots() {
+    for root in authority.roots().iter().chain(signer_roots) {
         roots.add(root.der().clone())?;
     }
     let lists = authority.crl_pem().map_or("", |pem| pem.as_ref());

@@ -2,23 +2,32 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use kube::Client;
 use mesh_api::Name;
-use mesh_ca::authenticate::{Authenticator, ClientCertificate, Jwks, KubernetesTokens, Xfcc};
+use mesh_ca::authenticate::{AUDIENCE, Authenticator, ClientCertificate, Jwks, KubernetesTokens, Xfcc};
 use mesh_ca::server::Metrics;
-use mesh_ca::{Authority, Current, KeyKind};
+use mesh_ca::signer::kubernetes::Signers;
+use mesh_ca::{Authority, Certificate, Current, KeyKind, Lifetimes};
 use mesh_xds::model::Settings;
 
 use super::duration;
-use crate::identity::{CaFolder, CaOptions, CaSecrets, Clients, Identity, TokenReviews};
+use crate::identity::{
+    CaFolder, CaOptions, CaSecrets, Clients, Identity, RegistrationAuthority, SignerRoots, TokenReviews,
+};
 
-#[derive(Args, Clone, Debug, Default)]
+/// The one external authority that istiod knows: the signers of the cluster.
+const KUBERNETES: &str = "ISTIOD_RA_KUBERNETES_API";
+/// Where a pod finds the roots of its cluster.
+const CLUSTER_ROOTS: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+
+#[derive(Args, Clone, Debug)]
 pub(super) struct IdentityFlags {
     /// Folder of the authority, as the Secret cacerts has it (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, or
     /// tls.crt, tls.key, ca.crt), followed; if empty, a root is made there. Without it the Secrets cacerts and istio-ca-secret
@@ -31,6 +40,10 @@ pub(super) struct IdentityFlags {
     /// The issuer of these tokens
     #[arg(long, value_name = "URL", requires = "jwks")]
     jwt_issuer: Option<String>,
+    /// Roots of the signers that EXTERNAL_CA=ISTIOD_RA_KUBERNETES_API lets sign; otherwise MeshConfig's caCertificates with
+    /// certSigners, or those of the cluster itself where CERT_SIGNER_DOMAIN names no other signers
+    #[arg(long, default_value = "/etc/external-ca-cert/root-cert.pem", value_name = "FILE")]
+    external_ca_cert: PathBuf,
     /// Trust domain of the identities; otherwise as MeshConfig says
     #[arg(long, env = "TRUST_DOMAIN")]
     trust_domain: Option<String>,
@@ -82,24 +95,65 @@ impl IdentityFlags {
         let trust_domain = if trust_domain.is_empty() { "cluster.local" } else { trust_domain };
         let options = ca_options(trust_domain, &feature)?;
         let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(ClientCertificate)];
+        let audiences = list(&feature("TOKEN_AUDIENCES").unwrap_or_else(|| AUDIENCE.to_owned()));
         if let Some(tokens) = self.tokens(trust_domain)? {
-            authenticators.push(Arc::new(tokens));
+            authenticators.push(Arc::new(tokens.audiences(audiences.clone())));
         }
         let namespace = own.as_ref().map_or(settings.root_namespace.as_str(), |own| &own.namespace);
         let mut hosts = Identity::hosts_in(namespace, revision);
-        hosts.extend(feature("ISTIOD_CUSTOM_HOST").iter().flat_map(|hosts| hosts.split(',')).map(str::to_owned));
-        hosts.retain(|host| !host.is_empty());
+        hosts.extend(list(&feature("ISTIOD_CUSTOM_HOST").unwrap_or_default()));
         if let Some(Own { client, cluster, clients, .. }) = &own {
             clients.insert(cluster.clone(), client.clone());
             let reviews = TokenReviews::new(cluster.clone(), clients.clone());
-            authenticators.push(Arc::new(KubernetesTokens::new(reviews, trust_domain)));
+            authenticators.push(Arc::new(KubernetesTokens::new(reviews, trust_domain).audiences(audiences)));
         }
         if let Some(networks) = feature("TRUSTED_GATEWAY_CIDR").filter(|networks| !networks.is_empty()) {
             let gateways = Xfcc::new(networks.split(','));
             authenticators.push(Arc::new(gateways.map_err(|error| anyhow!("TRUSTED_GATEWAY_CIDR: {error}"))?));
         }
+        let registration = self.registration(settings, &feature, own.as_ref(), options.lifetimes)?;
         let (authority, kept) = self.authority(options, own).await?;
-        Ok((Identity { authority: Arc::new(Current::new(authority)), authenticators, hosts }, kept))
+        let mut identity = Identity::new(Arc::new(Current::new(authority)), authenticators, hosts);
+        if let Some((registration, roots)) = registration {
+            identity = identity.signer(registration, roots);
+        }
+        Ok((identity, kept))
+    }
+
+    /// Who signs for workloads, if not the authority, and the roots of its certificates.
+    fn registration(
+        &self,
+        settings: &Settings,
+        feature: &dyn Fn(&str) -> Option<String>,
+        own: Option<&Own>,
+        lifetimes: Lifetimes,
+    ) -> anyhow::Result<Option<(RegistrationAuthority, Vec<Certificate>)>> {
+        match feature("EXTERNAL_CA").unwrap_or_default().as_str() {
+            "" => return Ok(None),
+            KUBERNETES => {}
+            other => bail!("EXTERNAL_CA: {other:?} is not known; it may be {KUBERNETES}"),
+        }
+        let own = own.with_context(|| format!("EXTERNAL_CA={KUBERNETES} needs a cluster; serve one, or unset it"))?;
+        let named = |name: &str| feature(name).unwrap_or_default();
+        let signers = Signers { default: named("K8S_SIGNER"), domain: named("CERT_SIGNER_DOMAIN") };
+        let of_cluster = Path::new(CLUSTER_ROOTS);
+        let mut roots = SignerRoots::of_mesh(&settings.mesh)?;
+        roots.all = match roots_in(&self.external_ca_cert)? {
+            found if found.is_empty() && signers.domain.is_empty() && roots.by_signer.is_empty() => {
+                roots_in(of_cluster)?
+            }
+            found => found,
+        };
+        let each: Vec<_> = roots.each().cloned().collect();
+        if each.is_empty() {
+            let file = self.external_ca_cert.display();
+            tracing::warn!(
+                "no root of the signers is known, so their certificates open no connection to this control plane; \
+                 put it into {file}, or into MeshConfig's caCertificates with certSigners"
+            );
+        }
+        let registration = RegistrationAuthority::new(own.client.clone(), signers, roots, lifetimes)?;
+        Ok(Some((registration, each)))
     }
 
     async fn authority(&self, options: CaOptions, own: Option<Own>) -> anyhow::Result<(Authority, Kept)> {
@@ -127,6 +181,21 @@ impl IdentityFlags {
         let named = || format!("--jwks {}", file.display());
         let text = std::fs::read_to_string(file).with_context(named)?;
         Jwks::new(&text, issuer, trust_domain).with_context(named).map(Some)
+    }
+}
+
+/// The parts of a text that commas part.
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+/// The certificates of a file; none where there is no file.
+fn roots_in(path: &Path) -> anyhow::Result<Vec<Certificate>> {
+    let named = || path.display().to_string();
+    match std::fs::read(path) {
+        Ok(pem) => Certificate::all_from_pem(&pem).with_context(named),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(named),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -101,6 +102,7 @@ pub struct Metrics {
     expired: Family<ByType, Total>,
     received: Gauge,
     debounce: Histogram,
+    silent: Counter,
     services: Gauge,
     virtual_services: Gauge,
 }
@@ -122,6 +124,7 @@ impl Metrics {
             expired: Family::default(),
             received: Gauge::default(),
             debounce: SECONDS.new_metric(),
+            silent: Counter::default(),
             services: Gauge::default(),
             virtual_services: Gauge::default(),
         };
@@ -144,6 +147,8 @@ impl Metrics {
         registry.register("pilot_xds_expired_nonce", "Requests with an expired nonce, by type", m.expired.clone());
         registry.register("pilot_xds_recv_max", "The largest request so far, in bytes", m.received.clone());
         registry.register("pilot_debounce_time", "Seconds from a first change to its snapshot", m.debounce.clone());
+        let silent = "Connections closed for they never said that they speak HTTP/2";
+        registry.register("meshd_silent_connections", silent, m.silent.clone());
         registry.register("pilot_services", "Total services known to pilot", m.services.clone());
         registry.register("pilot_virt_services", "Total virtual services known to pilot", m.virtual_services.clone());
         let version = ByVersion { version: version.to_owned() };
@@ -179,6 +184,9 @@ impl Metrics {
     pub(super) fn counts(&self, counts: Counts) {
         self.services.set(counts.services as i64);
         self.virtual_services.set(counts.virtual_services as i64);
+    }
+    pub(super) fn silent(&self) -> Counter {
+        self.silent.clone()
     }
     pub(super) fn connected(&self, version: &str, by: i64) {
         self.clients.get_or_create(&ByVersion { version: version.to_owned() }).inc_by(by);
