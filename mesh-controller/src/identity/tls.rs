@@ -59,25 +59,28 @@ struct Serving {
 }
 
 /// Handshakes under way.
-#[derive(Default)]
-struct Handshakes {
-    tasks: JoinSet<Option<Connection>>,
+struct Handshakes<T> {
+    tasks: JoinSet<T>,
     /// The oldest first; some may be over.
     order: VecDeque<AbortHandle>,
 }
 
-impl Handshakes {
-    fn begin(&mut self, acceptor: Arc<Acceptor>, io: TcpStream, address: SocketAddr) {
+impl<T: Send + 'static> Handshakes<T> {
+    fn new() -> Self {
+        Self { tasks: JoinSet::new(), order: VecDeque::new() }
+    }
+
+    /// Begins one more, and says whether the oldest gave way for it.
+    fn begin(&mut self, handshake: impl Future<Output = T> + Send + 'static, limit: usize) -> bool {
         while self.order.front().is_some_and(AbortHandle::is_finished) {
             self.order.pop_front();
         }
-        if self.tasks.len() >= HANDSHAKES
-            && let Some(oldest) = self.order.pop_front()
-        {
+        let oldest = if self.tasks.len() < limit { None } else { self.order.pop_front() };
+        if let Some(oldest) = &oldest {
             oldest.abort();
-            acceptor.failures.count("displaced");
         }
-        self.order.push_back(self.tasks.spawn(async move { acceptor.accept(io, address).await }));
+        self.order.push_back(self.tasks.spawn(handshake));
+        oldest.is_some()
     }
 }
 
@@ -95,7 +98,7 @@ impl Acceptor {
 
     /// The connections of a listener that came through their handshake.
     pub(crate) fn incoming(self: Arc<Self>, listener: TcpListener) -> impl Stream<Item = Connection> {
-        stream::unfold((listener, Handshakes::default()), move |(listener, mut handshakes)| {
+        stream::unfold((listener, Handshakes::new()), move |(listener, mut handshakes)| {
             let acceptor = self.clone();
             async move {
                 loop {
@@ -103,7 +106,12 @@ impl Acceptor {
                         Some(over) = handshakes.tasks.join_next() => if let Ok(Some(connection)) = over {
                             return Some((connection, (listener, handshakes)));
                         },
-                        (io, address) = accept(&listener) => handshakes.begin(acceptor.clone(), io, address),
+                        (io, address) = accept(&listener) => {
+                            let (acceptor, failures) = (acceptor.clone(), acceptor.failures.clone());
+                            if handshakes.begin(async move { acceptor.accept(io, address).await }, HANDSHAKES) {
+                                failures.count("displaced");
+                            }
+                        }
                     }
                 }
             }
@@ -175,4 +183,23 @@ fn server_config(
         .with_single_cert(presented, PrivateKeyDer::from_pem_slice(key.to_pem()?.as_bytes())?)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_silent_for_longest_gives_way() {
+        let mut handshakes = Handshakes::new();
+        let (honest, shaken) = tokio::sync::oneshot::channel();
+        assert!(!handshakes.begin(std::future::pending(), 3));
+        assert!(!handshakes.begin(async { shaken.await.ok() }, 3));
+        assert!(!handshakes.begin(std::future::pending(), 3));
+        assert!(handshakes.begin(std::future::pending(), 3), "the first gives way");
+        assert!(handshakes.tasks.join_next().await.unwrap().unwrap_err().is_cancelled());
+        honest.send("through").unwrap();
+        assert_eq!(handshakes.tasks.join_next().await.unwrap().unwrap(), Some("through"));
+        assert!(!handshakes.begin(std::future::pending(), 3), "there is room again");
+    }
 }

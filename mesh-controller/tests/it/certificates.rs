@@ -19,18 +19,19 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use crate::envtest::{Cluster, Process};
 
-struct Meshd {
+pub(crate) struct Meshd {
     _process: Process,
     addresses: Value,
 }
 
 impl Meshd {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let authority = ["--ca-dir", "ca", "--jwks", "jwks.json", "--jwt-issuer", "https://issuer"];
         Self::with(folder, ["--config-dir", "manifests"].into_iter().chain(authority))
     }
@@ -39,7 +40,7 @@ impl Meshd {
         Self::with(folder, ["--kubeconfig", "kubeconfig", "--pod-name", replica])
     }
 
-    fn with<'a>(folder: &Path, flags: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn with<'a>(folder: &Path, flags: impl IntoIterator<Item = &'a str>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_meshd"))
             .args(["--print-addrs", "--trust-domain", "td"])
             .args(flags)
@@ -54,47 +55,55 @@ impl Meshd {
         Self { _process: Process(child), addresses: serde_json::from_str(&line).unwrap() }
     }
 
-    fn address(&self, key: &str) -> String {
+    pub(crate) fn address(&self, key: &str) -> String {
         self.addresses[key].as_str().unwrap().to_owned()
     }
 
-    async fn plaintext(&self) -> Channel {
+    pub(crate) async fn plaintext(&self) -> Channel {
         Endpoint::new(format!("http://{}", self.address("grpc"))).unwrap().connect().await.unwrap()
     }
 
     /// A channel to the secure port, which must prove to be istiod of that root.
-    async fn secure(
+    pub(crate) async fn secure(
         &self,
         root: &Certificate,
         own: Option<(&str, &PrivateKey)>,
     ) -> Result<Channel, tonic::transport::Error> {
-        let mut roots = RootCertStore::empty();
-        roots.add(root.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let builder = builder.with_root_certificates(roots);
-        let mut config = match own {
-            None => builder.with_no_client_auth(),
-            Some((pem, key)) => {
-                let chain = Certificate::all_from_pem(pem.as_bytes()).unwrap();
-                let chain = chain.iter().map(|certificate| certificate.der().clone()).collect();
-                let key = PrivateKeyDer::from_pem_slice(key.to_pem().unwrap().as_bytes()).unwrap();
-                builder.with_client_auth_cert(chain, key).unwrap()
-            }
-        };
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let tls = tls(root, own);
         let address = self.address("secureGrpc");
         let connect = move |_| {
             let (tls, address) = (tls.clone(), address.clone());
             async move {
-                let name = ServerName::try_from("istiod.istio-system.svc").unwrap();
-                let io = tls.connect(name, TcpStream::connect(address).await?).await?;
+                let io = tls.connect(istiod(), TcpStream::connect(address).await?).await?;
                 std::io::Result::Ok(TokioIo::new(io))
             }
         };
         Endpoint::from_static("http://istiod").connect_with_connector(tower::service_fn(connect)).await
     }
+}
+
+pub(crate) fn istiod() -> ServerName<'static> {
+    ServerName::try_from("istiod.istio-system.svc").unwrap()
+}
+
+/// How to speak TLS with istiod of that root.
+pub(crate) fn tls(root: &Certificate, own: Option<(&str, &PrivateKey)>) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some((pem, key)) => {
+            let chain = Certificate::all_from_pem(pem.as_bytes()).unwrap();
+            let chain = chain.iter().map(|certificate| certificate.der().clone()).collect();
+            let key = PrivateKeyDer::from_pem_slice(key.to_pem().unwrap().as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsConnector::from(Arc::new(config))
 }
 
 fn token(key: &EncodingKey, namespace: &str, account: &str, audience: &str) -> String {
@@ -104,8 +113,16 @@ fn token(key: &EncodingKey, namespace: &str, account: &str, audience: &str) -> S
     jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, key).unwrap()
 }
 
-async fn certified(channel: Channel, csr: &str, token: Option<&str>) -> Result<Vec<String>, Status> {
+pub(crate) async fn certified(channel: Channel, csr: &str, token: Option<&str>) -> Result<Vec<String>, Status> {
     let message = IstioCertificateRequest { csr: csr.to_owned(), validity_duration: 3600, metadata: None };
+    asked(channel, message, token).await
+}
+
+pub(crate) async fn asked(
+    channel: Channel,
+    message: IstioCertificateRequest,
+    token: Option<&str>,
+) -> Result<Vec<String>, Status> {
     let mut request = Request::new(message);
     if let Some(token) = token {
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
@@ -115,7 +132,7 @@ async fn certified(channel: Channel, csr: &str, token: Option<&str>) -> Result<V
 }
 
 /// The status with which the first response of a stream comes.
-async fn streamed(channel: Channel, namespace: &str, token: Option<&str>) -> Result<(), Status> {
+pub(crate) async fn streamed(channel: Channel, namespace: &str, token: Option<&str>) -> Result<(), Status> {
     let node =
         Node { id: format!("sidecar~10.0.0.1~sleep.{namespace}~{namespace}.svc.cluster.local"), ..Node::default() };
     let type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
@@ -195,7 +212,7 @@ async fn meshd_certifies_and_serves_those_whom_it_certified() {
 }
 
 /// A token of a service account, as a kubelet would get it.
-async fn token_request(cluster: &Cluster, account: &str, audience: &str) -> String {
+pub(crate) async fn token_request(cluster: &Cluster, account: &str, audience: &str) -> String {
     let path = format!("/api/v1/namespaces/default/serviceaccounts/{account}/token");
     let body =
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [audience]}});

@@ -18,10 +18,33 @@ fn minimal() -> Plan {
         .unwrap()
 }
 
-fn objects() -> Vec<Value> {
-    let mut plan = minimal();
+/// What a plan installs.
+pub(crate) fn objects(mut plan: Plan) -> Vec<Value> {
     let rendered = plan.render().unwrap();
     desired(&plan, rendered)
+}
+
+/// Installs them, all of the owner `rights`.
+pub(crate) async fn install(cluster: &Cluster, objects: &[Value]) -> Objects {
+    for definition in objects.iter().filter(|object| object["kind"] == "CustomResourceDefinition") {
+        cluster.define(definition).await;
+    }
+    let installed = Objects::new(cluster.client());
+    let outcome = installed.carry_out(&changes(objects, &[], &owner()), |_| {}).await;
+    assert!(outcome.failed.is_empty(), "{outcome:?}");
+    installed
+}
+
+fn owner() -> Owner {
+    Owner { name: "rights".into(), namespace: "istio-system".into() }
+}
+
+/// A kubeconfig of the account that meshd has in a cluster.
+pub(crate) fn kubeconfig_of_istiod(cluster: &Cluster) -> Value {
+    let mut access = cluster.kubeconfig();
+    access["users"][0]["user"]["as"] = "system:serviceaccount:istio-system:istiod".into();
+    access["users"][0]["user"]["as-groups"] = json!(["system:serviceaccounts", "system:authenticated"]);
+    access
 }
 
 fn texts(value: &Value) -> Vec<&str> {
@@ -31,7 +54,7 @@ fn texts(value: &Value) -> Vec<&str> {
 /// What is read, held against the rules alone: every kind that the source follows.
 #[test]
 fn the_chart_lets_meshd_read_every_kind_that_it_follows() {
-    let objects = objects();
+    let objects = objects(minimal());
     let role =
         objects.iter().find(|o| o["kind"] == "ClusterRole" && o["metadata"]["labels"]["app"] == "istiod").unwrap();
     let grants = |group: &str, resource: &str, verb: &str| {
@@ -57,21 +80,12 @@ fn the_chart_lets_meshd_read_every_kind_that_it_follows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn meshd_needs_no_right_that_the_chart_does_not_give() {
     let Some(cluster) = Cluster::start("the rights of meshd").await else { return };
-    let objects = objects();
-    for definition in objects.iter().filter(|object| object["kind"] == "CustomResourceDefinition") {
-        cluster.define(definition).await;
-    }
-    let installed = Objects::new(cluster.client());
-    let owner = Owner { name: "rights".into(), namespace: "istio-system".into() };
-    let outcome = installed.carry_out(&changes(&objects, &[], &owner), |_| {}).await;
-    assert!(outcome.failed.is_empty(), "{outcome:?}");
+    let objects = objects(minimal());
+    let installed = install(&cluster, &objects).await;
 
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("kubeconfig");
-    let mut access = cluster.kubeconfig();
-    access["users"][0]["user"]["as"] = "system:serviceaccount:istio-system:istiod".into();
-    access["users"][0]["user"]["as-groups"] = json!(["system:serviceaccounts", "system:authenticated"]);
-    fs::write(&kubeconfig, access.to_string()).unwrap();
+    fs::write(&kubeconfig, kubeconfig_of_istiod(&cluster).to_string()).unwrap();
     let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     let log = folder.path().join("log");
@@ -120,6 +134,6 @@ async fn meshd_needs_no_right_that_the_chart_does_not_give() {
     }
     // What others own of our objects is no drift.
     let observed = installed.observe().await.unwrap();
-    assert!(changes(&objects, &observed, &owner).is_empty());
+    assert!(changes(&objects, &observed, &owner()).is_empty());
     assert!(!said().to_lowercase().contains("forbidden"), "{}", said());
 }
