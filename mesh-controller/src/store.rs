@@ -197,8 +197,8 @@ async fn drive(index: usize, mut source: Box<dyn Source>, batches: mpsc::Sender<
 
 struct Writer {
     current: Published,
-    /// What each source says of an object, by the source's place; the last one counts.
-    claims: HashMap<ObjectRef, BTreeMap<usize, Claim>>,
+    /// What each source says of an object, in the order of the sources; the last one counts. Nearly all have one.
+    claims: HashMap<ObjectRef, Vec<Claim>>,
     /// The objects that may differ from the current snapshot.
     pending: BTreeSet<ObjectRef>,
     settings: Option<Arc<Settings>>,
@@ -216,6 +216,8 @@ struct Writer {
 }
 
 struct Claim {
+    /// The source's place.
+    source: usize,
     object: Object,
     location: Option<Location>,
 }
@@ -231,10 +233,9 @@ impl Writer {
             match event {
                 Event::Upsert { object, location } => {
                     let key = object.object_ref();
-                    let claim = Claim { object, location };
-                    news |= self.claim(key, |claims| drop(claims.insert(index, claim)));
+                    news |= self.claim(key, index, Some(Claim { source: index, object, location }));
                 }
-                Event::Delete(key) => news |= self.claim(key, |claims| drop(claims.remove(&index))),
+                Event::Delete(key) => news |= self.claim(key, index, None),
                 Event::Problems { part, problems } => self.said.of_part(index, part, problems),
                 Event::Synced => drop(self.unsynced.remove(&index)),
             }
@@ -245,12 +246,14 @@ impl Writer {
         }
     }
 
-    /// Changes who says what of an object; true when what counts is another object now.
-    fn claim(&mut self, key: ObjectRef, change: impl FnOnce(&mut BTreeMap<usize, Claim>)) -> bool {
-        let claims = self.claims.entry(key.clone()).or_default();
-        let before = claims.values().last().map(|claim| claim.object.clone());
-        change(claims);
-        let differs = before.as_ref() != claims.values().last().map(|claim| &claim.object);
+    /// Replaces what a source says of an object; true when what counts is another object now.
+    fn claim(&mut self, key: ObjectRef, source: usize, claim: Option<Claim>) -> bool {
+        let claims = self.claims.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
+        let before = claims.last().map(|claim| claim.object.clone());
+        let place = claims.partition_point(|claim| claim.source < source);
+        let old = claims.get(place).is_some_and(|claim| claim.source == source);
+        claims.splice(place..place + usize::from(old), claim);
+        let differs = before.as_ref() != claims.last().map(|claim| &claim.object);
         if claims.is_empty() {
             self.claims.remove(&key);
         }
@@ -318,7 +321,7 @@ impl Writer {
     }
 
     fn winner(&self, key: &ObjectRef) -> Option<&Claim> {
-        self.claims.get(key)?.values().last()
+        self.claims.get(key)?.last()
     }
 }
 

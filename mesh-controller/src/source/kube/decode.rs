@@ -10,7 +10,7 @@ use kube::runtime::watcher::Event;
 use mesh_api::document::Node;
 use mesh_api::{Diagnostic, Kind, Object, ObjectRef};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::mirror::News;
 
@@ -128,8 +128,9 @@ fn reduce(kind: &str, object: &mut Map<String, Value>) {
     match kind {
         "Pod" => pod(object),
         "Node" => node(object),
+        "EndpointSlice" => slice(object),
         // They change with every endpoint and say nothing of them.
-        "EndpointSlice" | "Endpoints" => {
+        "Endpoints" => {
             part(object, "metadata").and_then(|metadata| metadata.remove("annotations"));
         }
         "Secret" | "ConfigMap" => {
@@ -144,11 +145,16 @@ fn reduce(kind: &str, object: &mut Map<String, Value>) {
 
 /// Who it is, where it is, and what it listens to.
 fn pod(object: &mut Map<String, Value>) {
+    if let Some(metadata) = part(object, "metadata") {
+        keep(metadata, &["creationTimestamp", "labels", "name", "namespace", "ownerReferences"]);
+        each(metadata, "ownerReferences", |owner| keep(owner, &["controller", "kind", "name"]));
+    }
     if let Some(spec) = part(object, "spec") {
         keep(spec, &["containers", "initContainers", "hostNetwork", "nodeName", "serviceAccountName"]);
-        for containers in ["containers", "initContainers"] {
-            each(spec, containers, |container| keep(container, &["name", "ports", "restartPolicy"]));
-        }
+        // A container is the largest part of a pod, and only its ports count: one has them all.
+        let ports = ["containers", "initContainers"].iter().flat_map(|containers| ports(spec, containers)).collect();
+        spec.remove("initContainers");
+        spec.insert("containers".to_owned(), json!([{"name": "", "ports": Value::Array(ports)}]));
     }
     if let Some(status) = part(object, "status") {
         keep(status, &["conditions", "hostIP", "phase", "podIP", "podIPs"]);
@@ -168,6 +174,26 @@ fn node(object: &mut Map<String, Value>) {
             keep(info, &["kubeletVersion"]);
         }
     }
+}
+
+/// The ports of a pod's containers.
+fn ports(spec: &mut Map<String, Value>, containers: &str) -> Vec<Value> {
+    let containers = spec.get_mut(containers).and_then(Value::as_array_mut).into_iter().flatten();
+    let ports = containers.filter_map(|container| container.get_mut("ports")?.as_array_mut());
+    ports.flat_map(std::mem::take).collect()
+}
+
+/// Which endpoints there are of which service, and where.
+fn slice(object: &mut Map<String, Value>) {
+    if let Some(metadata) = part(object, "metadata") {
+        keep(metadata, &["creationTimestamp", "labels", "name", "namespace"]);
+    }
+    each(object, "endpoints", |endpoint| {
+        keep(endpoint, &["addresses", "conditions", "nodeName", "targetRef", "zone"]);
+        if let Some(target) = part(endpoint, "targetRef") {
+            keep(target, &["kind", "name", "namespace"]);
+        }
+    });
 }
 
 /// False for what could be left out altogether.
@@ -192,7 +218,6 @@ fn each(object: &mut Map<String, Value>, list: &str, change: impl Fn(&mut Map<St
 #[cfg(test)]
 mod tests {
     use kube::api::GroupVersionKind;
-    use serde_json::json;
 
     use super::*;
 
@@ -216,27 +241,59 @@ mod tests {
 
     #[test]
     fn what_the_mesh_does_not_read_is_dropped() {
+        let metadata = json!({"name": "a", "namespace": "n", "labels": {"app": "a"}, "resourceVersion": "7", "uid": "u",
+                              "managedFields": [{"manager": "kubelet"}], "annotations": {"short": "x"},
+                              "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a-1",
+                                                   "uid": "u", "controller": true}]});
         let pod = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "a", "namespace": "n", "labels": {"app": "a"}, "resourceVersion": "7",
-                         "managedFields": [{"manager": "kubelet"}],
-                         "annotations": {"short": "x", "long": "x".repeat(LONG + 1),
-                                         "kubectl.kubernetes.io/last-applied-configuration": "{}"}},
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
             "spec": {"nodeName": "one", "serviceAccountName": "s", "volumes": [{"name": "v", "emptyDir": {}}],
                      "containers": [{"name": "c", "image": "i", "env": [{"name": "E"}],
-                                     "ports": [{"containerPort": 80, "name": "http"}]}]},
+                                     "ports": [{"containerPort": 80, "name": "http"}]}, {"name": "silent"}],
+                     "initContainers": [{"name": "proxy", "restartPolicy": "Always",
+                                         "ports": [{"containerPort": 90, "name": "proxy"}]}]},
             "status": {"phase": "Running", "podIP": "10.0.0.1", "startTime": "2024-01-01T00:00:00Z",
                        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": null},
                                       {"type": "Initialized", "status": "True"}]},
         });
         let want = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "a", "namespace": "n", "labels": {"app": "a"}, "annotations": {"short": "x"}},
+            "metadata": {"name": "a", "namespace": "n", "labels": {"app": "a"},
+                         "ownerReferences": [{"apiVersion": "", "kind": "ReplicaSet", "name": "a-1", "uid": "",
+                                              "controller": true}]},
             "spec": {"nodeName": "one", "serviceAccountName": "s",
-                     "containers": [{"name": "c", "ports": [{"containerPort": 80, "name": "http"}]}]},
+                     "containers": [{"name": "", "ports": [{"containerPort": 80, "name": "http"},
+                                                           {"containerPort": 90, "name": "proxy"}]}]},
             "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
         });
         assert_eq!(object(told(pod)), want);
+
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4",
+            "ports": [{"port": 80}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "hints": {"forZones": [{"name": "z"}]}, "zone": "z",
+                           "targetRef": {"kind": "Pod", "name": "a", "namespace": "n", "uid": "u"}}],
+        });
+        let want = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "a", "namespace": "n", "labels": {"app": "a"}}, "ports": [{"port": 80}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "zone": "z",
+                           "targetRef": {"kind": "Pod", "name": "a", "namespace": "n"}}],
+        });
+        assert_eq!(object(told(slice)), want);
+    }
+
+    #[test]
+    fn notes_that_tools_leave_are_dropped() {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "a", "namespace": "n", "resourceVersion": "7", "managedFields": [{"manager": "x"}],
+                         "annotations": {"short": "x", "long": "x".repeat(LONG + 1),
+                                         "kubectl.kubernetes.io/last-applied-configuration": "{}"}},
+        });
+        let want = json!({"apiVersion": "v1", "kind": "Service",
+                          "metadata": {"name": "a", "namespace": "n", "annotations": {"short": "x"}}});
+        assert_eq!(object(told(service)), want);
     }
 
     #[test]

@@ -12,7 +12,7 @@ const UNUSED: [&str; 7] = ["ServiceAccount", "Deployment", "StatefulSet", "Daemo
 const BUILT_IN: [&str; 3] = ["", "discovery.k8s.io", "networking.k8s.io"];
 
 /// Pages of a list. A page is what is held at once of a kind's objects as text.
-const PAGE: u32 = 500;
+const PAGE: u32 = 200;
 
 /// One kind, and what of it is asked for.
 #[derive(Clone, Copy, Debug)]

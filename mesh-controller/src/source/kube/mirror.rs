@@ -51,8 +51,8 @@ pub(super) struct Mirror {
 struct Held {
     /// The last version that could be read.
     good: Option<Object>,
-    /// What is wrong with the newest version.
-    problem: Option<Diagnostic>,
+    /// What is wrong with the newest version; hardly ever anything.
+    problem: Option<Box<Diagnostic>>,
     /// True when the listener has the last good version.
     told: bool,
 }
@@ -70,8 +70,8 @@ impl Mirror {
             News::Gone(key) => self.gone(&key, batch),
             News::Broken(key, problem) => {
                 let held = self.objects.entry(key.clone()).or_default();
-                if held.problem.as_ref() != Some(&problem) {
-                    held.problem = Some(problem.clone());
+                if held.problem.as_deref() != Some(&problem) {
+                    held.problem = Some(Box::new(problem.clone()));
                     batch.push(Event::Problems { part: part_of(&key), problems: vec![problem] });
                 }
             }
