@@ -3,9 +3,36 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use kube::runtime::utils::Backoff;
+
 const FIRST: Duration = Duration::from_millis(100);
 /// An apiserver that comes back is heard of within this time.
 const LONGEST: Duration = Duration::from_secs(5);
+
+/// How long a watch of kube's is left alone after a failure, in place of kube's own 30 seconds. All watches of a
+/// `Controller` wait together after each failure of one: they get a [short](Self::SHORT) pause, or the last of a dozen
+/// would be heard of minutes after an apiserver has come back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pause(Duration);
+
+impl Pause {
+    /// For many watches that wait together.
+    pub(crate) const SHORT: Self = Self(Duration::from_millis(250));
+    /// For a watch by itself.
+    pub(crate) const LONG: Self = Self(LONGEST);
+}
+
+impl Iterator for Pause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0)
+    }
+}
+
+impl Backoff for Pause {
+    fn reset(&mut self) {}
+}
 
 /// The failures of one thing that is tried for ever.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ use mesh_ca::{Authority, Current};
 use mesh_xds::model::Settings;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+
+use crate::retry::{Pause, Retry};
 
 /// Who owns the fields that are applied.
 const FIELD_MANAGER: &str = "meshd";
@@ -66,11 +69,12 @@ impl Trust {
             stream::select(self.changes(), stream::select(changes(leads.clone()), changes(self.settings.clone())));
         Controller::new(Api::<Namespace>::all(self.client.clone()), watcher::Config::default())
             .with_config(controller::Config::default().concurrency(CONCURRENCY))
+            .trigger_backoff(Pause::SHORT)
             .watches(config_maps(), ours(ROOT_CONFIG_MAP), of)
             .watches(config_maps(), ours(CRL_CONFIG_MAP), of)
             .reconcile_all_on(due)
             .run(config_maps_of, again, Arc::new((self, leads)))
-            .for_each(|done| async move { tell(done) })
+            .for_each(told())
             .await;
         std::future::pending().await
     }
@@ -85,9 +89,10 @@ impl Trust {
 
     async fn keep_bundles_of<K: Hooks>(&self) -> Infallible {
         Controller::new(Api::<K>::all(self.client.clone()), watcher::Config::default())
+            .trigger_backoff(Pause::SHORT)
             .reconcile_all_on(self.changes())
             .run(bundles_of, again, Arc::new(self.clone()))
-            .for_each(|done| async move { tell(done) })
+            .for_each(told())
             .await;
         std::future::pending().await
     }
@@ -183,11 +188,16 @@ fn again<K, C>(_: Arc<K>, _: &Error, _: Arc<C>) -> Action {
     Action::requeue(AGAIN)
 }
 
-fn tell<T>(done: Result<T, controller::Error<Error, watcher::Error>>) {
-    match done {
-        Ok(_) => {}
-        // Deleted in the meantime.
-        Err(controller::Error::ObjectNotFound(_)) => {}
-        Err(error) => tracing::warn!("the roots of the mesh are not everywhere yet: {error}; it is tried again"),
+/// Says once what keeps the roots from where they belong.
+fn told<T>() -> impl FnMut(Result<T, controller::Error<Error, watcher::Error>>) -> Ready<()> {
+    let mut retry = Retry::new("the roots of the mesh");
+    move |done| {
+        match done {
+            Ok(_) => retry.worked(),
+            // Deleted in the meantime.
+            Err(controller::Error::ObjectNotFound(_)) => {}
+            Err(error) => retry.tell(&error),
+        }
+        ready(())
     }
 }

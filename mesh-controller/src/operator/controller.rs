@@ -30,6 +30,7 @@ use super::kinds::KINDS;
 use super::status::{self, Outcome};
 use crate::install::Plan;
 use crate::leader::{self, Candidate};
+use crate::retry::{Pause, Retry};
 
 /// Holds an IstioOperator until all that was made for it is gone. Istio's name.
 const FINALIZER: &str = "istio-finalizer.install.istio.io";
@@ -149,7 +150,8 @@ impl Operator {
     async fn work(&self) {
         let resource = resource();
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        let mut controller = Controller::new_with(api, watcher::Config::default(), resource);
+        let mut controller =
+            Controller::new_with(api, watcher::Config::default(), resource).trigger_backoff(Pause::SHORT);
         for managed in KINDS.iter().filter(|managed| managed.built_in && managed.kind != "Namespace") {
             let api: Api<PartialObjectMeta> = Api::all_with(self.client.clone(), &managed.resource());
             let labelled = watcher::Config::default().labels(COMPONENT);
@@ -162,12 +164,15 @@ impl Operator {
             metrics: self.metrics.clone(),
             failures: Mutex::default(),
         });
+        let mut watches = Retry::new("a watch of the operator");
         controller
             .run(reconcile, failed, context)
             .for_each(|result| {
-                // Failures of reconciliations are told by `failed`.
-                if let Err(controller::Error::QueueError(error)) = result {
-                    tracing::warn!("a watch of the operator: {error}; it is tried again");
+                match result {
+                    Ok(_) => watches.worked(),
+                    Err(controller::Error::QueueError(error)) => watches.tell(&error),
+                    // Failures of reconciliations are told by `failed`.
+                    Err(_) => {}
                 }
                 ready(())
             })

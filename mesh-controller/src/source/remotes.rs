@@ -25,7 +25,7 @@ use self::access::Kubeconfigs;
 use self::merge::Merge;
 use super::{Batch, Event, Kube, Next, Source};
 use crate::identity::Clients;
-use crate::retry::Retry;
+use crate::retry::{Pause, Retry};
 
 mod access;
 mod merge;
@@ -85,7 +85,7 @@ impl Remotes {
         Self {
             own,
             patience: Duration::from_secs(30),
-            secrets: watcher(Api::namespaced(client, namespace), config).default_backoff().boxed(),
+            secrets: watcher(Api::namespaced(client, namespace), config).backoff(Pause::LONG).boxed(),
             listed: BTreeMap::new(),
             known: BTreeMap::new(),
             clusters: BTreeMap::new(),
