@@ -16,7 +16,7 @@ use mesh_webhook::{Validator, Webhook};
 use mesh_xds::{Snapshot, conflicts, envoy_filter};
 use tokio::sync::watch;
 
-pub(crate) use injection::CONFIG_MAP;
+pub(crate) use injection::{CONFIG_MAP, openshift};
 pub use injection::{InjectorConfig, proxy_configs};
 
 use crate::store::Published;

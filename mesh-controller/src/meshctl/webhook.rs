@@ -35,7 +35,8 @@ enum Which {
 
 #[derive(Args, Clone, Debug)]
 struct Inject {
-    /// Objects that the webhook would look up: the ConfigMaps istio-sidecar-injector (config, values) and istio (mesh), ProxyConfigs
+    /// Objects that the webhook would look up: the ConfigMaps istio-sidecar-injector (config, values) and istio (mesh), ProxyConfigs,
+    /// and with --env PLATFORM=openshift Namespaces
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     files: Vec<PathBuf>,
     /// The path that the review is sent to
@@ -121,6 +122,7 @@ impl Inject {
             _ => None,
         });
         config.proxy_configs = ProxyConfigs::new(root, proxy_configs);
+        config.openshift = webhooks::openshift(&settings.features, &objects);
         Ok(self.injection.injector((config, told)))
     }
 }

@@ -102,7 +102,7 @@ impl Injection {
         Inputs {
             proxy_configs: proxy_configs(&state.objects),
             native_sidecars: native_sidecars(&settings.features, &state.objects),
-            openshift: openshift(&settings.features, &state.objects),
+            openshift: openshift(&settings.features, of_kind(&state.objects, "Namespace")),
             settings,
             data,
         }
@@ -170,9 +170,10 @@ fn kubelet(object: &Object) -> Option<(&str, &str)> {
     Some((node.metadata.name.as_deref()?, info.map(|info| info.kubelet_version.as_str()).unwrap_or_default()))
 }
 
-fn openshift(features: &Features, objects: &OrdMap<ObjectRef, Object>) -> Option<OpenShift> {
+/// The users of the namespaces among objects, where the features say that the cluster is an OpenShift.
+pub(crate) fn openshift<'a>(features: &Features, objects: impl IntoIterator<Item = &'a Object>) -> Option<OpenShift> {
     let is_openshift = features.get(PLATFORM) == Some("openshift");
-    is_openshift.then(|| OpenShift::new(of_kind(objects, "Namespace").filter_map(annotations)))
+    is_openshift.then(|| OpenShift::new(objects.into_iter().filter_map(annotations)))
 }
 
 /// A namespace's name and annotations.

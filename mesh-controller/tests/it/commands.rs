@@ -292,6 +292,26 @@ fn the_webhook_answers_reviews() {
 }
 
 #[test]
+fn the_webhook_looks_up_the_users_of_an_openshift_namespace() {
+    use base64::Engine;
+    let folder = folder();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+        "name": "shop", "annotations": {"openshift.io/sa.scc.uid-range": "1000620000/10000"}}});
+    fs::write(folder.path().join("namespace.json"), namespace.to_string()).unwrap();
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "7", "namespace": "shop", "object": {"metadata": {}, "spec": {"containers": [{"name": "app"}]}}}});
+    let patch = |args: &[&str]| {
+        let args = [&["webhook", "inject", "-f", "namespace.json"], args].concat();
+        let out = meshctl_with_input(folder.path(), &args, &review.to_string());
+        let answer: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let patch = base64::prelude::BASE64_STANDARD.decode(answer["response"]["patch"].as_str().unwrap()).unwrap();
+        String::from_utf8(patch).unwrap()
+    };
+    assert!(patch(&["--env", "PLATFORM=openshift"]).contains(r#""runAsUser":1000629999"#));
+    assert!(patch(&[]).contains(r#""runAsUser":1337"#));
+}
+
+#[test]
 fn the_webhook_answers_reviews_of_istio_objects() {
     let folder = folder();
     let ask = |args: &[&str], host: &str, to: &str| -> Value {
