@@ -90,7 +90,7 @@ pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -
 
     let mut problems = Vec::new();
     let asked = asked_for(&objects(&manifests("bookinfo"))?, "reviews")?;
-    say(&format!("\n{} requests through the ingress gateway at http://{gateway}:8080/productpage", requests))?;
+    say(&format!("\n{requests} requests through the ingress gateway at http://{gateway}:8080/productpage"))?;
     let replies = traffic.send(requests, |done| progress.say(&format!("{done} requests"))).await;
     judge(&replies, &asked, &mut problems)?;
     mesh.all_alive()?;
