@@ -1,4 +1,4 @@
-# The proxy of a pod: mesh-agent beside an upstream Envoy, and iptables for the init container. From the repository's root:
+# The proxy of a pod: mesh-agent beside an upstream Envoy, and iptables and nftables for the init container. From the repository's root:
 #   docker build -f images/mesh-agent.Dockerfile -t mesh-agent .
 FROM rust:1.92-bookworm AS build
 WORKDIR /src
@@ -7,7 +7,7 @@ RUN cargo build --release --locked --package mesh-agent --bin mesh-agent
 
 FROM envoyproxy/envoy:v1.36-latest
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates iproute2 iptables \
+ && apt-get install --yes --no-install-recommends ca-certificates iproute2 iptables nftables \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/target/release/mesh-agent /usr/local/bin/
 USER 1337:1337

@@ -115,7 +115,7 @@ fn initialise(options: &init::Options, env: &Environment) -> anyhow::Result<()> 
     warnings.iter().for_each(|warning| warn!("{warning}"));
     let rules = rules::rules(&config);
     if options.dry_run {
-        return print(&(rules::render(&rules.v4) + &rules::render(&rules.v6)));
+        return print(&config.render(&rules));
     }
     if options.skip_rule_apply {
         return Ok(());

@@ -2,18 +2,20 @@
 //! the injection template, CNI plugins and people's scripts call it so.
 //!
 //! [`Options`] is what was asked for, as text; [`Config`] is the same checked and complete; [`rules::rules`] turns it into
-//! rules without touching anything; [`apply`] makes the kernel follow. A value that could smuggle a second rule into the
-//! text for `iptables-restore` is refused in between.
+//! rules without touching anything; [`iptables`] or [`nftables`] writes them down; [`apply`] makes the kernel follow. A value
+//! that could smuggle a second rule into the text is refused in between.
 //!
-//! Not here yet, and therefore refused as unknown flags: native nftables, and the validation that CNI's init container
-//! runs (`--run-validation`).
+//! Not here yet, and therefore refused as an unknown flag: the validation that CNI's init container runs (`--run-validation`).
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::Environment;
+use rules::Property;
 
 pub mod apply;
+pub mod iptables;
+pub mod nftables;
 pub mod rules;
 
 /// What was asked for on the command line. `None` falls back to the environment, then to the default.
@@ -98,6 +100,9 @@ pub struct Options {
     /// File of the network namespace to work in (/run/netns/NAME, /proc/PID/ns/net); empty for this one
     #[arg(long, value_name = "FILE")]
     pub network_namespace: Option<String>,
+    /// Set the rules as tables of nftables' own, by nft, not by iptables
+    #[arg(long)]
+    pub native_nftables: bool,
     /// Which iptables: iptables, iptables-nft or iptables-legacy
     #[arg(long, value_name = "NAME")]
     pub force_iptables_binary: Option<String>,
@@ -118,7 +123,7 @@ pub struct Pod {
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[non_exhaustive]
 pub enum InitError {
-    /// Not in a form that iptables could take.
+    /// Not in a form that a rule could take.
     #[error("{name}: {value:?} {why}")]
     Value {
         /// The flag's long name.
@@ -176,32 +181,6 @@ impl std::fmt::Display for Cidr {
     }
 }
 
-/// How packets of the proxy are told from those of the application.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Owner {
-    User(String),
-    Group(String),
-    Mark(u32),
-}
-
-impl Owner {
-    pub(crate) fn is(&self) -> String {
-        match self {
-            Self::User(uid) => format!("-m owner --uid-owner {uid}"),
-            Self::Group(gid) => format!("-m owner --gid-owner {gid}"),
-            Self::Mark(mark) => format!("-m mark --mark {mark}"),
-        }
-    }
-
-    pub(crate) fn is_not(&self) -> String {
-        match self {
-            Self::User(uid) => format!("-m owner ! --uid-owner {uid}"),
-            Self::Group(gid) => format!("-m owner ! --gid-owner {gid}"),
-            Self::Mark(mark) => format!("-m mark ! --mark {mark}"),
-        }
-    }
-}
-
 /// What was asked for, checked and complete: the input of [`rules::rules`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -209,7 +188,8 @@ pub struct Config {
     pub(crate) outbound_port: String,
     pub(crate) inbound_port: String,
     pub(crate) tunnel_port: String,
-    pub(crate) owners: Vec<Owner>,
+    /// How packets of the proxy are told from those of the application: by user, group or mark.
+    pub(crate) owners: Vec<Property>,
     pub(crate) tproxy: bool,
     pub(crate) tproxy_mark: String,
     pub(crate) tproxy_table: String,
@@ -228,6 +208,7 @@ pub struct Config {
     pub(crate) dns: bool,
     pub(crate) all_dns: bool,
     pub(crate) drop_invalid: bool,
+    pub(crate) nftables: bool,
     pub(crate) pod: Pod,
 }
 
@@ -249,10 +230,10 @@ impl Config {
         let gids = text(&o.proxy_gid, "PROXY_GID", "");
         let gids = if gids.is_empty() { uids.clone() } else { gids };
         let owners = match o.proxy_mark {
-            Some(mark) => vec![Owner::Mark(mark)],
+            Some(mark) => vec![Property::Mark(mark.to_string())],
             None => {
-                let users = list("proxy-uid", &uids)?.into_iter().map(Owner::User);
-                users.chain(list("proxy-gid", &gids)?.into_iter().map(Owner::Group)).collect()
+                let users = list("proxy-uid", &uids)?.into_iter().map(Property::User);
+                users.chain(list("proxy-gid", &gids)?.into_iter().map(Property::Group)).collect()
             }
         };
 
@@ -305,6 +286,11 @@ impl Config {
             token("DNS_SERVERS", server)?;
         }
 
+        let nftables = flag(o.native_nftables, &["NATIVE_NFTABLES"]);
+        if nftables && o.force_iptables_binary.as_ref().is_some_and(|name| !name.is_empty()) {
+            warnings.push("--force-iptables-binary counts for nothing with --native-nftables".to_owned());
+        }
+
         let config = Self {
             outbound_port: one("envoy-port", text(&o.envoy_port, "ENVOY_PORT", "15001"))?,
             inbound_port: one("inbound-capture-port", text(&o.inbound_capture_port, "INBOUND_CAPTURE_PORT", "15006"))?,
@@ -346,9 +332,15 @@ impl Config {
             dns,
             all_dns,
             drop_invalid: flag(o.drop_invalid, &["DROP_INVALID", "INVALID_DROP"]),
+            nftables,
             pod,
         };
         Ok((config, warnings))
+    }
+
+    /// The rules of this configuration in the language of the tool that is to set them.
+    pub fn render(&self, rules: &rules::Rules) -> String {
+        if self.nftables { nftables::script(rules) } else { iptables::render(&rules.v4) + &iptables::render(&rules.v6) }
     }
 
     /// True when any inbound port is captured.
@@ -361,11 +353,11 @@ fn value(name: &'static str, value: &str, why: &'static str) -> InitError {
     InitError::Value { name, value: value.to_owned(), why }
 }
 
-/// A word that iptables takes as one argument. What it means (a port, a range of ports, a user) iptables judges itself.
+/// A word that iptables and nft take as one. What it means (a port, a range of ports, a user) they judge themselves.
 fn token(name: &'static str, text: &str) -> Result<(), InitError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "_.:/@+-".contains(c);
     if text.is_empty() || text.starts_with('-') || !text.chars().all(fine) {
-        return Err(value(name, text, "is not a single word that iptables could take"));
+        return Err(value(name, text, "is not a single word that a rule could take"));
     }
     Ok(())
 }

@@ -1,20 +1,22 @@
-//! Makes the kernel follow: reads what is there, and writes cleanup and new rules as one text per family, which
-//! `iptables-restore --noflush` commits table by table. Rules of others are never touched, and applying the same rules
-//! twice changes nothing.
+//! Makes the kernel follow. With iptables: reads what is there, and writes cleanup and new rules as one text per family, which
+//! `iptables-restore --noflush` commits table by table. With nftables: one script, which replaces our tables as a whole. Rules of
+//! others are never touched, and applying the same rules twice changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use super::Config;
-use super::rules::{self, Rule, Rules, Table};
+use super::rules::{Rule, Rules, Table, chains};
+use super::{Config, iptables, nftables};
 
 /// Why the kernel did not follow.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
     /// A program is not there or could not be run.
-    #[error("{program} cannot be run: {source}; install it (packages iptables, iproute2) or check PATH")]
+    #[error(
+        "{program} cannot be run: {source}; install it (packages iptables or nftables, and iproute2) or check PATH"
+    )]
     Spawn {
         /// Which.
         program: String,
@@ -96,7 +98,8 @@ impl Tools {
 
     fn has(&self, family: Family, rule: &Rule) -> bool {
         let mut arguments = vec!["--wait", "-t", rule.table.as_str(), "-C", rule.chain];
-        arguments.extend(rule.text.split(' '));
+        let rest = iptables::arguments(rule);
+        arguments.extend(rest.split(' '));
         self.run(&self.program(family, ""), &arguments, None).is_ok()
     }
 
@@ -114,7 +117,7 @@ impl Tools {
     /// True when exactly these rules are there: every chain of ours with as many rules, and each rule found.
     fn matches(&self, family: Family, saved: &Saved, rules: &[Rule]) -> bool {
         let mut want: BTreeMap<(Table, String), usize> =
-            rules::chains(rules).into_iter().map(|chain| (chain, 0)).collect();
+            chains(rules).into_iter().map(|(table, chain)| ((table, chain.to_owned()), 0)).collect();
         for rule in rules.iter().filter(|rule| !rule.in_builtin_chain()) {
             *want.entry((rule.table, rule.chain.to_owned())).or_default() += 1;
         }
@@ -135,7 +138,7 @@ impl Tools {
             tables = saved.removal(ours);
         }
         if !cleanup {
-            for (table, lines) in rules::lines(rules) {
+            for (table, lines) in iptables::lines(rules) {
                 tables.entry(table).or_insert_with(Vec::new).extend(lines);
             }
         }
@@ -143,8 +146,13 @@ impl Tools {
         self.restore(family, &text.collect::<String>())
     }
 
-    /// Sets the rules, or with `cleanup` removes them; with `reconcile` others of ours are replaced.
+    /// Sets the rules, or with `cleanup` removes them. With `reconcile` others of ours are replaced; nftables always does that.
     pub fn apply(&self, config: &Config, rules: &Rules, reconcile: bool, cleanup: bool) -> Result<(), ApplyError> {
+        if config.nftables {
+            let script = if cleanup { nftables::removal(rules) } else { nftables::script(rules) };
+            self.run("nft", &["-f", "-"], Some(&script))?;
+            return self.routes(config, cleanup);
+        }
         self.family(Family::V4, &rules.v4, reconcile, cleanup)?;
         if config.pod.ipv6 {
             self.family(Family::V6, &rules.v6, reconcile, cleanup)?;
@@ -242,7 +250,7 @@ impl Saved {
             line(*table, format!("-D {rule}"));
         }
         for rule in ours.filter(|rule| rule.jump().is_none()) {
-            line(rule.table, format!("-D {} {}", rule.chain, rule.text));
+            line(rule.table, format!("-D {} {}", rule.chain, iptables::arguments(rule)));
         }
         for verb in ["-F", "-X"] {
             for (table, chain) in &self.chains {
@@ -255,6 +263,7 @@ impl Saved {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rules::{Match, Property, Target};
     use super::*;
 
     const SAVED: &str = "# Generated\n*nat\n:PREROUTING ACCEPT [0:0]\n:ISTIO_OUTPUT - [0:0]\n:OTHER - [0:0]\n\
@@ -265,8 +274,9 @@ mod tests {
     fn only_what_is_ours_is_removed() {
         let saved = Saved::parse(SAVED);
         assert_eq!(saved.counts(), BTreeMap::from([((Table::Nat, "ISTIO_OUTPUT".to_owned()), 2)]));
-        let rule = |text: &str| Rule { table: Table::Nat, chain: "OUTPUT", position: None, text: text.into() };
-        let ours = [rule("-o eth1 -j RETURN"), rule("-j ISTIO_OUTPUT")];
+        let rule = |matches, target| Rule { table: Table::Nat, chain: "OUTPUT", position: None, matches, target };
+        let by_eth1 = Match { property: Property::Out("eth1".into()), not: false };
+        let ours = [rule(vec![by_eth1], Target::Return), rule(vec![], Target::Jump("ISTIO_OUTPUT"))];
         let removal = saved.removal(ours.iter());
         let want = ["-D OUTPUT -j ISTIO_OUTPUT", "-D OUTPUT -o eth1 -j RETURN", "-F ISTIO_OUTPUT", "-X ISTIO_OUTPUT"];
         assert_eq!(removal, BTreeMap::from([(Table::Nat, want.map(str::to_owned).to_vec())]));

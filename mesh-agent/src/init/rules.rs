@@ -1,13 +1,13 @@
-//! The rules themselves, in the order in which packets must meet them. Pure: the same [`Config`] gives the same rules.
+//! The rules themselves, in the order in which packets must meet them. Pure: the same [`Config`] gives the same rules, in
+//! nobody's language yet: [`iptables`](super::iptables) and [`nftables`](super::nftables) are two ways to write them.
 //!
 //! The journey of a packet. Outbound: `OUTPUT` jumps to `ISTIO_OUTPUT`, which lets the proxy's own and local traffic
 //! pass and sends the rest to Envoy's outbound port. Inbound: `PREROUTING` jumps to `ISTIO_INBOUND`, which picks the
 //! captured ports. `127.0.0.6` and `::6` are the source addresses of Envoy's connections to the application.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{Cidr, Config, Owner};
+use super::{Cidr, Config};
 
 const INBOUND: &str = "ISTIO_INBOUND";
 const OUTPUT: &str = "ISTIO_OUTPUT";
@@ -19,17 +19,19 @@ const TPROXY: &str = "ISTIO_TPROXY";
 const DROP: &str = "ISTIO_DROP";
 /// Where the agent answers DNS.
 const DNS_PORT: &str = "15053";
+/// From where Envoy calls the application.
+const FROM_ENVOY: [(Family, &str); 2] = [(V4, "127.0.0.6/32"), (V6, "::6/128")];
 /// On packets from Envoy's outbound side to the pod's own address, which the inbound side must see.
 const OUTBOUND_MARK: &str = "1338";
 
-/// A table of iptables, in the order of the rendered text.
+/// What rules are for, in the order of the rendered text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
-    /// `mangle`
+    /// Marks, and what needs no change of addresses.
     Mangle,
-    /// `nat`
+    /// Changes of addresses; only the first packet of a connection comes here.
     Nat,
-    /// `raw`
+    /// Before connections are tracked.
     Raw,
 }
 
@@ -37,7 +39,7 @@ impl Table {
     /// All tables that rules are made for.
     pub const ALL: [Self; 3] = [Self::Mangle, Self::Nat, Self::Raw];
 
-    /// The table's name.
+    /// The table's name in iptables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mangle => "mangle",
@@ -61,16 +63,91 @@ pub struct Rule {
     /// The chain, one of the kernel's or one of `ISTIO_*`.
     pub chain: &'static str,
     /// Where in the chain, from 1; `None` for its end.
-    pub position: Option<u32>,
-    /// Matches and target.
-    pub text: String,
+    pub position: Option<usize>,
+    /// What must hold of a packet, all of it.
+    pub matches: Vec<Match>,
+    /// What then happens.
+    pub target: Target,
+}
+
+/// One thing that must hold of a packet, or must not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Match {
+    /// The thing.
+    pub property: Property,
+    /// It must not.
+    pub not: bool,
+}
+
+/// What a packet can be asked for. Values are single words as the user wrote them: a port may be a range, a user a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Property {
+    /// It is TCP.
+    Tcp,
+    /// It is UDP.
+    Udp,
+    /// The interface that it came in by.
+    In(String),
+    /// The interface that it goes out by.
+    Out(String),
+    /// The range that its source is in.
+    Source(String),
+    /// The range that its destination is in.
+    Destination(String),
+    /// Its source port.
+    SourcePort(String),
+    /// Its destination port.
+    DestinationPort(String),
+    /// Several ports, one of which is its destination.
+    DestinationPorts(Vec<String>),
+    /// The user whose process sent it.
+    User(String),
+    /// The group whose process sent it.
+    Group(String),
+    /// Its mark.
+    Mark(String),
+    /// Its connection's mark.
+    ConnectionMark(String),
+    /// What its connection is, as iptables writes it.
+    State(&'static str),
+}
+
+/// What happens to a packet that matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// The chain has nothing more to say.
+    Return,
+    /// The table has nothing more to say.
+    Accept,
+    /// It is gone.
+    Drop,
+    /// Another chain of ours goes on.
+    Jump(&'static str),
+    /// It goes to this port of this host.
+    Redirect(String),
+    /// It goes to whoever listens at this port of this host, addresses intact and with this mark; if nobody does, it is gone.
+    Tproxy {
+        /// The port.
+        port: String,
+        /// The mark.
+        mark: String,
+    },
+    /// It gets this mark.
+    Mark(String),
+    /// Its connection gets its mark.
+    SaveMark,
+    /// It gets its connection's mark.
+    RestoreMark,
+    /// Its connection is told from those of other zones, were they the same otherwise.
+    Zone(u8),
 }
 
 impl Rule {
-    /// The chain that the rule jumps to, if it is one of ours.
-    pub(super) fn jump(&self) -> Option<&str> {
-        let target = self.text.split_once("-j ")?.1;
-        (target.starts_with("ISTIO_") && !target.contains(' ')).then_some(target)
+    /// The chain that the rule jumps to, if it does.
+    pub(super) fn jump(&self) -> Option<&'static str> {
+        if let Target::Jump(chain) = self.target { Some(chain) } else { None }
     }
 
     /// True for a rule in one of the kernel's own chains.
@@ -79,51 +156,26 @@ impl Rule {
     }
 }
 
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.position {
-            Some(position) => write!(f, "-I {} {position} {}", self.chain, self.text),
-            None => write!(f, "-A {} {}", self.chain, self.text),
-        }
-    }
-}
-
 /// The rules of both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// For iptables.
+    /// For IPv4.
     pub v4: Vec<Rule>,
-    /// For ip6tables; empty where the pod has no IPv6 address.
+    /// For IPv6; empty where the pod has no IPv6 address.
     pub v6: Vec<Rule>,
 }
 
-/// The text for `iptables-restore --noflush`: each table with its new chains and its rules in order.
-pub fn render(rules: &[Rule]) -> String {
-    let mut text = String::new();
-    for (table, lines) in lines(rules) {
-        text.push_str(&format!("* {table}\n{}\nCOMMIT\n", lines.join("\n")));
+/// Chains of ours, in the order of their first rule or of the first jump to one that has none.
+pub(super) fn chains(rules: &[Rule]) -> Vec<(Table, &'static str)> {
+    let with_rules = rules.iter().filter(|r| !r.in_builtin_chain()).map(|r| (r.table, r.chain));
+    let jumped_to = rules.iter().filter_map(|r| Some((r.table, r.jump()?)));
+    let mut chains = Vec::new();
+    for chain in with_rules.chain(jumped_to) {
+        if !chains.contains(&chain) {
+            chains.push(chain);
+        }
     }
-    text
-}
-
-/// The lines of each table that has any: its new chains, then its rules.
-pub(super) fn lines(rules: &[Rule]) -> BTreeMap<Table, Vec<String>> {
-    let mut tables: BTreeMap<Table, Vec<String>> = BTreeMap::new();
-    for (table, chain) in chains(rules) {
-        tables.entry(table).or_default().push(format!("-N {chain}"));
-    }
-    for rule in rules {
-        tables.entry(rule.table).or_default().push(rule.to_string());
-    }
-    tables
-}
-
-/// Chains of ours: those with rules, and those that are only jumped to.
-pub(super) fn chains(rules: &[Rule]) -> Vec<(Table, String)> {
-    let mut seen = BTreeSet::new();
-    let with_rules = rules.iter().filter(|r| !r.in_builtin_chain()).map(|r| (r.table, r.chain.to_owned()));
-    let jumped_to = rules.iter().filter_map(|r| Some((r.table, r.jump()?.to_owned())));
-    with_rules.chain(jumped_to).filter(|chain| seen.insert(chain.clone())).collect()
+    chains
 }
 
 /// All rules for this configuration.
@@ -133,7 +185,7 @@ pub fn rules(config: &Config) -> Rules {
     b.drop_invalid();
     b.targets();
     b.inbound();
-    b.both(Table::Nat, "OUTPUT", format!("-j {OUTPUT}"));
+    b.both(Nat, "OUTPUT", [], Jump(OUTPUT));
     b.outbound();
     b.tproxy_marks();
     b.rules
@@ -146,16 +198,37 @@ enum Family {
 }
 
 use Family::{V4, V6};
+use Property::{
+    ConnectionMark, Destination, DestinationPort, DestinationPorts, Group, In, Mark, Out, Source, SourcePort, State,
+    Tcp, Udp,
+};
 use Table::{Mangle, Nat, Raw};
+use Target::{Accept, Jump, Redirect, RestoreMark, Return, SaveMark, Zone};
+
+fn is(property: Property) -> Match {
+    Match { property, not: false }
+}
+
+fn not(property: Property) -> Match {
+    Match { property, not: true }
+}
+
+/// By the loopback interface.
+fn out_lo() -> Match {
+    is(Out("lo".into()))
+}
+
+fn to_port(port: &str) -> Match {
+    is(DestinationPort(port.into()))
+}
 
 struct Builder<'a> {
     config: &'a Config,
     rules: Rules,
 }
 
-impl<'a> Builder<'a> {
-    fn add(&mut self, family: Family, table: Table, chain: &'static str, position: Option<u32>, text: String) {
-        let rule = Rule { table, chain, position, text };
+impl Builder<'_> {
+    fn add(&mut self, family: Family, rule: Rule) {
         match family {
             V4 => self.rules.v4.push(rule),
             V6 if self.config.pod.ipv6 => self.rules.v6.push(rule),
@@ -163,49 +236,69 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn one(&mut self, family: Family, table: Table, chain: &'static str, text: String) {
-        self.add(family, table, chain, None, text);
+    fn one(
+        &mut self,
+        family: Family,
+        table: Table,
+        chain: &'static str,
+        matches: impl IntoIterator<Item = Match>,
+        target: Target,
+    ) {
+        self.add(family, Rule { table, chain, position: None, matches: matches.into_iter().collect(), target });
     }
 
-    fn both(&mut self, table: Table, chain: &'static str, text: String) {
-        self.one(V4, table, chain, text.clone());
-        self.one(V6, table, chain, text);
+    /// A rule that goes before the others of its chain.
+    fn at(&mut self, family: Family, place: (Table, &'static str, usize), matches: Vec<Match>, target: Target) {
+        let (table, chain, position) = place;
+        self.add(family, Rule { table, chain, position: Some(position), matches, target });
+    }
+
+    fn both(&mut self, table: Table, chain: &'static str, matches: impl IntoIterator<Item = Match>, target: Target) {
+        let matches: Vec<Match> = matches.into_iter().collect();
+        self.one(V4, table, chain, matches.clone(), target.clone());
+        self.one(V6, table, chain, matches, target);
     }
 
     /// A rule that names the loopback address of its family.
-    fn with_loopback(&mut self, table: Table, chain: &'static str, text: impl Fn(&str) -> String) {
+    fn with_loopback<M: IntoIterator<Item = Match>>(
+        &mut self,
+        table: Table,
+        chain: &'static str,
+        matches: impl Fn(Property) -> M,
+        target: Target,
+    ) {
         let v4 = self.config.loopback_v4.to_string();
-        self.one(V4, table, chain, text(&v4));
-        self.one(V6, table, chain, text("::1/128"));
+        self.one(V4, table, chain, matches(Destination(v4)), target.clone());
+        self.one(V6, table, chain, matches(Destination("::1/128".into())), target);
     }
 
     fn leave_interfaces_alone(&mut self) {
         let config = self.config;
         for table in [Nat, Mangle].into_iter().filter(|table| *table == Nat || config.tproxy) {
             for interface in &config.excluded_interfaces {
-                self.both(table, "PREROUTING", format!("-i {interface} -j RETURN"));
-                self.both(table, "OUTPUT", format!("-o {interface} -j RETURN"));
+                self.both(table, "PREROUTING", [is(In(interface.clone()))], Return);
+                self.both(table, "OUTPUT", [is(Out(interface.clone()))], Return);
             }
         }
         for interface in &config.virtual_interfaces {
             for family in [V4, V6] {
-                self.add(family, Nat, "PREROUTING", Some(1), format!("-i {interface} -j RETURN"));
+                self.at(family, (Nat, "PREROUTING", 1), vec![is(In(interface.clone()))], Return);
             }
         }
     }
 
     fn drop_invalid(&mut self) {
         if self.config.drop_invalid {
-            self.both(Mangle, "PREROUTING", format!("-m conntrack --ctstate INVALID -j {DROP}"));
-            self.both(Mangle, DROP, "-j DROP".into());
+            self.both(Mangle, "PREROUTING", [is(State("INVALID"))], Jump(DROP));
+            self.both(Mangle, DROP, [], Target::Drop);
         }
     }
 
     fn targets(&mut self) {
         let config = self.config;
-        self.both(Nat, INBOUND, format!("-p tcp --dport {} -j RETURN", config.tunnel_port));
-        self.both(Nat, REDIRECT, format!("-p tcp -j REDIRECT --to-ports {}", config.outbound_port));
-        self.both(Nat, IN_REDIRECT, format!("-p tcp -j REDIRECT --to-ports {}", config.inbound_port));
+        self.both(Nat, INBOUND, [is(Tcp), to_port(&config.tunnel_port)], Return);
+        self.both(Nat, REDIRECT, [is(Tcp)], Redirect(config.outbound_port.clone()));
+        self.both(Nat, IN_REDIRECT, [is(Tcp)], Redirect(config.inbound_port.clone()));
     }
 
     fn inbound(&mut self) {
@@ -216,39 +309,39 @@ impl<'a> Builder<'a> {
         let (table, target) = if config.tproxy { (Mangle, TPROXY) } else { (Nat, IN_REDIRECT) };
         if config.tproxy {
             // A marked packet is routed to the loopback device, where Envoy takes it with its addresses intact.
-            self.both(Mangle, DIVERT, format!("-j MARK --set-mark {}", config.tproxy_mark));
-            self.both(Mangle, DIVERT, "-j ACCEPT".into());
-            let (mark, port) = (&config.tproxy_mark, &config.inbound_port);
-            self.with_loopback(Mangle, TPROXY, |lo| {
-                format!("! -d {lo} -p tcp -j TPROXY --tproxy-mark {mark}/0xffffffff --on-port {port}")
-            });
+            let mark = config.tproxy_mark.clone();
+            self.both(Mangle, DIVERT, [], Target::Mark(mark.clone()));
+            self.both(Mangle, DIVERT, [], Accept);
+            let tproxy = Target::Tproxy { port: config.inbound_port.clone(), mark };
+            self.with_loopback(Mangle, TPROXY, |lo| [not(lo), is(Tcp)], tproxy);
         }
-        self.both(table, "PREROUTING", format!("-p tcp -j {INBOUND}"));
+        self.both(table, "PREROUTING", [is(Tcp)], Jump(INBOUND));
         if config.all_inbound {
             for port in &config.inbound_excluded {
-                self.both(table, INBOUND, format!("-p tcp --dport {port} -j RETURN"));
+                self.both(table, INBOUND, [is(Tcp), to_port(port)], Return);
             }
         }
-        let all = config.all_inbound.then(String::new);
-        let ports = config.inbound_ports.iter().map(|port| format!("--dport {port} "));
-        for port in all.into_iter().chain(ports) {
+        let all = config.all_inbound.then(|| vec![is(Tcp)]);
+        let ports = config.inbound_ports.iter().map(|port| vec![is(Tcp), to_port(port)]);
+        for matches in all.into_iter().chain(ports) {
             if config.tproxy {
-                let known = "-m conntrack --ctstate RELATED,ESTABLISHED";
-                self.both(table, INBOUND, format!("-p tcp {port}{known} -j {DIVERT}"));
+                let known = [is(State("RELATED,ESTABLISHED"))];
+                self.both(table, INBOUND, matches.iter().cloned().chain(known), Jump(DIVERT));
             }
-            self.both(table, INBOUND, format!("-p tcp {port}-j {target}"));
+            self.both(table, INBOUND, matches, Jump(target));
         }
     }
 
     fn outbound(&mut self) {
         let config = self.config;
         for port in &config.outbound_excluded {
-            for protocol in ["tcp", "udp"] {
-                self.both(Nat, OUTPUT, format!("-p {protocol} --dport {port} -j RETURN"));
+            for protocol in [Tcp, Udp] {
+                self.both(Nat, OUTPUT, [is(protocol), to_port(port)], Return);
             }
         }
-        self.one(V4, Nat, OUTPUT, "-o lo -s 127.0.0.6/32 -j RETURN".into());
-        self.one(V6, Nat, OUTPUT, "-o lo -s ::6/128 -j RETURN".into());
+        for (family, envoy) in FROM_ENVOY {
+            self.one(family, Nat, OUTPUT, [out_lo(), is(Source(envoy.into()))], Return);
+        }
         for owner in &config.owners {
             self.proxys_own(owner);
         }
@@ -256,14 +349,14 @@ impl<'a> Builder<'a> {
         if config.dns {
             self.dns();
         }
-        self.with_loopback(Nat, OUTPUT, |lo| format!("-d {lo} -j RETURN"));
+        self.with_loopback(Nat, OUTPUT, |lo| [is(lo)], Return);
         for (family, ranges) in [(V4, &config.ranges_excluded.v4), (V6, &config.ranges_excluded.v6)] {
             for cidr in ranges {
-                self.one(family, Nat, OUTPUT, format!("-d {cidr} -j RETURN"));
+                self.one(family, Nat, OUTPUT, [is(Destination(cidr.to_string()))], Return);
             }
         }
         for port in &config.outbound_ports {
-            self.both(Nat, OUTPUT, format!("-p tcp --dport {port} -j {REDIRECT}"));
+            self.both(Nat, OUTPUT, [is(Tcp), to_port(port)], Jump(REDIRECT));
         }
         for (family, ranges) in [(V4, &config.ranges.v4), (V6, &config.ranges.v6)] {
             self.captured_ranges(family, ranges);
@@ -272,90 +365,96 @@ impl<'a> Builder<'a> {
 
     /// The proxy's packets go out as they are, save those to the pod's own address: an application that calls its own
     /// service must meet the inbound side.
-    fn proxys_own(&mut self, owner: &Owner) {
+    fn proxys_own(&mut self, owner: &Property) {
         let config = self.config;
-        let tunnel = &config.tunnel_port;
+        let tunnel = config.tunnel_port.clone();
         // With DNS captured, port 53 is left out: the agent's question must not come back through Envoy.
         let ports = match owner {
-            Owner::User(_) | Owner::Mark(_) if config.dns => format!("-m multiport ! --dports 53,{tunnel}"),
-            _ => format!("! --dport {tunnel}"),
+            Group(_) => DestinationPort(tunnel),
+            _ if config.dns => DestinationPorts(vec!["53".into(), tunnel]),
+            _ => DestinationPort(tunnel),
         };
-        let is = owner.is();
-        self.with_loopback(Nat, OUTPUT, |lo| format!("-o lo ! -d {lo} -p tcp {ports} {is} -j {IN_REDIRECT}"));
+        let (is_owner, is_not_owner) = (is(owner.clone()), not(owner.clone()));
+        let to_itself = |lo| [out_lo(), not(lo), is(Tcp), not(ports.clone()), is_owner.clone()];
+        self.with_loopback(Nat, OUTPUT, to_itself, Jump(IN_REDIRECT));
         if !config.ranges.has_loopback() {
             // An application that calls itself by the pod's address needs no proxy. A DNS server on localhost does.
-            let not_dns = if config.dns { "-p tcp ! --dport 53 " } else { "" };
-            self.both(Nat, OUTPUT, format!("-o lo {not_dns}{} -j RETURN", owner.is_not()));
+            let not_dns = config.dns.then(|| [is(Tcp), not(DestinationPort("53".into()))]);
+            let matches = [out_lo()].into_iter().chain(not_dns.into_iter().flatten()).chain([is_not_owner]);
+            self.both(Nat, OUTPUT, matches, Return);
         }
-        self.both(Nat, OUTPUT, format!("{is} -j RETURN"));
+        self.both(Nat, OUTPUT, [is_owner], Return);
     }
 
     fn owner_groups(&mut self) {
         let config = self.config;
         if config.groups_excluded {
             for group in &config.groups {
-                self.both(Nat, OUTPUT, format!("-m owner --gid-owner {group} -j RETURN"));
+                self.both(Nat, OUTPUT, [is(Group(group.clone()))], Return);
             }
         } else {
-            let none_of = config.groups.iter().map(|group| format!("-m owner ! --gid-owner {group} "));
-            self.both(Nat, OUTPUT, format!("{}-j RETURN", none_of.collect::<String>()));
+            let none_of = config.groups.iter().map(|group| not(Group(group.clone())));
+            self.both(Nat, OUTPUT, none_of, Return);
         }
     }
 
     fn captured_ranges(&mut self, family: Family, ranges: &[Cidr]) {
         let config = self.config;
+        let first = (Nat, "PREROUTING", 1);
         if config.ranges.all {
-            self.one(family, Nat, OUTPUT, format!("-j {REDIRECT}"));
+            self.one(family, Nat, OUTPUT, [], Jump(REDIRECT));
             for interface in &config.virtual_interfaces {
-                self.add(family, Nat, "PREROUTING", Some(1), format!("-i {interface} -j {REDIRECT}"));
+                self.at(family, first, vec![is(In(interface.clone()))], Jump(REDIRECT));
             }
         }
         for cidr in ranges {
+            let there = is(Destination(cidr.to_string()));
             for interface in &config.virtual_interfaces {
-                self.add(family, Nat, "PREROUTING", Some(1), format!("-i {interface} -d {cidr} -j {REDIRECT}"));
+                self.at(family, first, vec![is(In(interface.clone())), there.clone()], Jump(REDIRECT));
             }
-            self.one(family, Nat, OUTPUT, format!("-d {cidr} -j {REDIRECT}"));
+            self.one(family, Nat, OUTPUT, [there], Jump(REDIRECT));
         }
     }
 
-    /// The servers whose DNS is captured, as matches: one that matches any, or one for each.
-    fn dns_matches(&self, direction: &str) -> Vec<(Family, String)> {
+    /// The servers whose DNS is captured, `None` for any.
+    fn dns_servers(&self) -> Vec<(Family, Option<String>)> {
         let pod = &self.config.pod;
         if self.config.all_dns {
-            return vec![(V4, String::new()), (V6, String::new())];
+            return vec![(V4, None), (V6, None)];
         }
-        let v4 = pod.dns_v4.iter().map(|server| (V4, format!(" {direction} {server}/32")));
-        v4.chain(pod.dns_v6.iter().map(|server| (V6, format!(" {direction} {server}/128")))).collect()
+        let v4 = pod.dns_v4.iter().map(|server| (V4, Some(format!("{server}/32"))));
+        v4.chain(pod.dns_v6.iter().map(|server| (V6, Some(format!("{server}/128"))))).collect()
     }
 
     fn dns(&mut self) {
-        let to = self.dns_matches("-d");
-        let from = self.dns_matches("-s");
-        let has = |family: Family| to.iter().any(|(f, _)| *f == family);
+        let servers = self.dns_servers();
+        let has = |family: Family| servers.iter().any(|(f, _)| *f == family);
         let families: Vec<Family> = [V4, V6].into_iter().filter(|family| has(*family)).collect();
-        self.both(Raw, "OUTPUT", format!("-j {OUTPUT_DNS}"));
+        self.both(Raw, "OUTPUT", [], Jump(OUTPUT_DNS));
         for family in &families {
-            self.one(*family, Nat, OUTPUT, format!("-j {OUTPUT_DNS}"));
+            self.one(*family, Nat, OUTPUT, [], Jump(OUTPUT_DNS));
         }
-        // iptables takes both spellings of the option; scripts compare with istio-iptables, which uses both.
-        for (protocol, option) in [("tcp", "--to-ports"), ("udp", "--to-port")] {
-            for (family, server) in &to {
-                let text = format!("-p {protocol} --dport 53{server} -j REDIRECT {option} {DNS_PORT}");
-                self.one(*family, Nat, OUTPUT_DNS, text);
+        let from_port = |port: &str| is(SourcePort(port.into()));
+        let to = |server: &Option<String>| server.clone().map(Destination).map(is);
+        let from = |server: &Option<String>| server.clone().map(Source).map(is);
+        for protocol in [Tcp, Udp] {
+            for (family, server) in &servers {
+                let matches = [is(protocol.clone()), to_port("53")].into_iter().chain(to(server));
+                self.one(*family, Nat, OUTPUT_DNS, matches, Redirect(DNS_PORT.into()));
             }
         }
         // The agent's questions and the application's must not share connection-tracking entries: each has its zone.
         for owner in &self.config.owners {
-            let is = owner.is();
-            self.both(Raw, OUTPUT_DNS, format!("-p udp --dport 53 {is} -j CT --zone 1"));
-            self.both(Raw, OUTPUT_DNS, format!("-p udp --sport {DNS_PORT} {is} -j CT --zone 2"));
+            self.both(Raw, OUTPUT_DNS, [is(Udp), to_port("53"), is(owner.clone())], Zone(1));
+            self.both(Raw, OUTPUT_DNS, [is(Udp), from_port(DNS_PORT), is(owner.clone())], Zone(2));
         }
         for family in &families {
-            self.one(*family, Raw, "PREROUTING", format!("-j {INBOUND}"));
+            self.one(*family, Raw, "PREROUTING", [], Jump(INBOUND));
         }
-        for ((family, to), (_, from)) in to.iter().zip(&from) {
-            self.one(*family, Raw, OUTPUT_DNS, format!("-p udp --dport 53{to} -j CT --zone 2"));
-            self.one(*family, Raw, INBOUND, format!("-p udp --sport 53{from} -j CT --zone 1"));
+        for (family, server) in &servers {
+            let (asked, answered) = ([is(Udp), to_port("53")], [is(Udp), from_port("53")]);
+            self.one(*family, Raw, OUTPUT_DNS, asked.into_iter().chain(to(server)), Zone(2));
+            self.one(*family, Raw, INBOUND, answered.into_iter().chain(from(server)), Zone(1));
         }
     }
 
@@ -365,24 +464,22 @@ impl<'a> Builder<'a> {
             return;
         }
         let mark = &config.tproxy_mark;
-        self.both(Mangle, "PREROUTING", format!("-p tcp -m mark --mark {mark} -j CONNMARK --save-mark"));
-        self.both(Mangle, "OUTPUT", format!("-p tcp -o lo -m mark --mark {mark} -j RETURN"));
+        let marked = || [is(Tcp), is(Mark(mark.clone()))];
+        self.both(Mangle, "PREROUTING", marked(), SaveMark);
+        self.both(Mangle, "OUTPUT", [is(Tcp), out_lo(), is(Mark(mark.clone()))], Return);
         for owner in &config.owners {
-            let is = owner.is();
-            self.with_loopback(Mangle, "OUTPUT", |lo| {
-                format!("! -d {lo} -p tcp -o lo {is} -j MARK --set-mark {OUTBOUND_MARK}")
-            });
+            let to_itself = |lo| [not(lo), is(Tcp), out_lo(), is(owner.clone())];
+            self.with_loopback(Mangle, "OUTPUT", to_itself, Target::Mark(OUTBOUND_MARK.into()));
         }
-        self.both(Mangle, "OUTPUT", format!("-p tcp -m connmark --mark {mark} -j CONNMARK --restore-mark"));
-        let first = [
-            format!("-p tcp -m mark --mark {mark} -j RETURN"),
-            String::new(),
-            format!("-p tcp -i lo -m mark ! --mark {OUTBOUND_MARK} -j RETURN"),
-        ];
-        for (position, text) in (1..).zip(first) {
-            for (family, source) in [(V4, "127.0.0.6/32"), (V6, "::6/128")] {
-                let text = if position == 2 { format!("-p tcp -s {source} -i lo -j RETURN") } else { text.clone() };
-                self.add(family, Mangle, INBOUND, Some(position), text);
+        self.both(Mangle, "OUTPUT", [is(Tcp), is(ConnectionMark(mark.clone()))], RestoreMark);
+        for (family, envoy) in FROM_ENVOY {
+            let first = [
+                marked().to_vec(),
+                vec![is(Tcp), is(Source(envoy.into())), is(In("lo".into()))],
+                vec![is(Tcp), is(In("lo".into())), not(Mark(OUTBOUND_MARK.into()))],
+            ];
+            for (position, matches) in (1..).zip(first) {
+                self.at(family, (Mangle, INBOUND, position), matches, Return);
             }
         }
     }
