@@ -109,6 +109,16 @@ fn what_the_user_says_of_the_proxy_wins() {
 }
 
 #[test]
+fn rules_are_of_nftables_where_the_values_say_so() {
+    let arguments = |values| {
+        let got = inject(&injector(values, |_| {}), pod(json!({}))).unwrap();
+        Pod::read(got).unwrap().container("istio-init").unwrap()["args"].to_string()
+    };
+    assert!(!arguments(Value::Null).contains("nftables"));
+    assert!(arguments(json!({"global": {"nativeNftables": true}})).contains("\"--native-nftables\""));
+}
+
+#[test]
 fn a_proxy_of_another_user_is_root_where_it_intercepts_transparently() {
     let mut written = pod(json!({"sidecar.istio.io/interceptionMode": "TPROXY"}));
     written["spec"]["containers"] =
