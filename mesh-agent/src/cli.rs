@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use hyper::Method;
+use tracing::level_filters::LevelFilter;
 use tracing::warn;
 
 use crate::Environment;
@@ -89,13 +90,14 @@ fn log_to_stderr(levels: &str, json: bool) {
         None => Some(part),
     });
     let level = match level {
-        Some("none") => "off",
-        Some("fatal") => "error",
-        Some("warning") => "warn",
-        Some(level @ ("off" | "error" | "warn" | "info" | "debug" | "trace")) => level,
-        _ => "info",
+        Some("none" | "off") => LevelFilter::OFF,
+        Some("fatal" | "error") => LevelFilter::ERROR,
+        Some("warning" | "warn") => LevelFilter::WARN,
+        Some("debug") => LevelFilter::DEBUG,
+        Some("trace") => LevelFilter::TRACE,
+        _ => LevelFilter::INFO,
     };
-    let to = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(level).with_ansi(false);
+    let to = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_ansi(false);
     // Whoever calls us as a library may have a subscriber already; then that one is right.
     let _ = if json { to.json().try_init() } else { to.try_init() };
 }

@@ -36,13 +36,47 @@ async fn app() -> u16 {
     port
 }
 
+/// An application that speaks TLS with a certificate that nobody could verify: its own, of another name, long over.
+async fn app_with_tls() -> u16 {
+    use mesh_ca::{Authority, Csr, KeyKind, Lifetimes, PrivateKey, RootOptions};
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let then = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let ca = Authority::self_signed(&RootOptions::default(), Lifetimes::default(), then).unwrap();
+    let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+    let csr = Csr::from_pem(Csr::write(&key, None).unwrap().as_bytes()).unwrap();
+    let chain = ca.sign(&csr, &"spiffe://elsewhere/ns/a/sa/b".parse().unwrap(), None, then).unwrap().response();
+    let chain = chain.iter().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap());
+    let key = PrivateKeyDer::from_pem_slice(key.to_pem().unwrap().as_bytes()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(chain.collect(), key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let answer = service_fn(|request: Request<Incoming>| async move {
+                let status = if request.uri().path() == "/ok" { 204 } else { 503 };
+                let mut response = Response::new(Empty::<Bytes>::new());
+                *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                Ok::<_, std::convert::Infallible>(response)
+            });
+            let serve = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+            tokio::spawn(async move { drop(serve.await) });
+        }
+    });
+    port
+}
+
 async fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 
 #[tokio::test]
 async fn the_application_is_asked_as_the_kubelet_would() {
-    let (port, closed) = (app().await, closed_port().await);
+    let (port, tls, closed) = (app().await, app_with_tls().await, closed_port().await);
     let get = |path: &str| json!({"httpGet": {"path": path, "port": port, "scheme": "HTTP"}, "timeoutSeconds": 1});
     let cases = [
         ("ok", get("/ok"), 200),
@@ -55,6 +89,9 @@ async fn the_application_is_asked_as_the_kubelet_would() {
         ("tcp", json!({"tcpSocket": {"port": port}}), 200),
         ("tcp-closed", json!({"tcpSocket": {"port": closed}}), 500),
         ("http-closed", json!({"httpGet": {"path": "/", "port": closed}}), 500),
+        ("tls", json!({"httpGet": {"path": "/ok", "port": tls, "scheme": "HTTPS"}}), 204),
+        ("tls-unwell", json!({"httpGet": {"path": "/other", "port": tls, "scheme": "HTTPS"}}), 503),
+        ("plain-to-tls", json!({"httpGet": {"path": "/ok", "port": tls, "scheme": "HTTP"}}), 500),
         ("tls-to-plain", json!({"httpGet": {"path": "/", "port": port, "scheme": "HTTPS"}}), 500),
         ("grpc-to-http", json!({"grpc": {"port": port, "service": "x"}}), 500),
     ];
