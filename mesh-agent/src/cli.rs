@@ -17,7 +17,9 @@ use crate::Environment;
 use crate::admin::Admin;
 use crate::dns::Resolv;
 use crate::environment::parse_bool;
-use crate::init::{self, apply::Tools, rules};
+use crate::init::apply::Tools;
+use crate::init::validate::{EXIT_CODE, Validation};
+use crate::init::{self, rules};
 use crate::wait;
 
 /// What runs beside Envoy in a pod.
@@ -70,7 +72,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, env: Environment) -> 
     log_to_stderr(&cli.log, cli.log_as_json);
     let done = match cli.command {
         Command::Proxy(args) => proxy::proxy(*args, &env),
-        Command::Init(options) => initialise(&options, &env).map(|()| ExitCode::SUCCESS),
+        Command::Init(options) => initialise(&options, &env),
         Command::Request(args) => request(&args).map(|()| ExitCode::SUCCESS),
         Command::Wait(options) => {
             runtime().and_then(|runtime| runtime.block_on(wait::wait(&options))).map(|()| ExitCode::SUCCESS)
@@ -112,19 +114,28 @@ fn request(args: &RequestArgs) -> anyhow::Result<()> {
     print(&runtime()?.block_on(admin.call(args.method.clone(), &path))?)
 }
 
-fn initialise(options: &init::Options, env: &Environment) -> anyhow::Result<()> {
+fn initialise(options: &init::Options, env: &Environment) -> anyhow::Result<ExitCode> {
     let (config, warnings) = init::Config::new(options, env, pod(options, env)?)?;
     warnings.iter().for_each(|warning| warn!("{warning}"));
     let rules = rules::rules(&config);
     if options.dry_run {
-        return print(&config.render(&rules));
+        print(&config.render(&rules))?;
+        return Ok(ExitCode::SUCCESS);
     }
-    if options.skip_rule_apply {
-        return Ok(());
+    if !options.skip_rule_apply && !env.flag("SKIP_RULE_APPLY", false) {
+        let cleanup = options.cleanup_only || env.flag("CLEANUP_ONLY", false);
+        let reconcile = options.reconcile || env.flag("RECONCILE", false);
+        Tools::new(options).apply(&config, &rules, reconcile, cleanup)?;
     }
-    let cleanup = options.cleanup_only || env.flag("CLEANUP_ONLY", false);
-    let reconcile = options.reconcile || env.flag("RECONCILE", false);
-    Ok(Tools::new(options).apply(&config, &rules, reconcile, cleanup)?)
+    if options.run_validation || env.flag("RUN_VALIDATION", false) {
+        let v6 = own_addresses().first().is_some_and(IpAddr::is_ipv6);
+        let validation = Validation::new(options, env, &config, v6)?;
+        if let Err(error) = runtime()?.block_on(validation.run()) {
+            tracing::error!("{error}");
+            return Ok(ExitCode::from(EXIT_CODE));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What the pod says of itself. Where the environment says any of it, it says all.

@@ -3,9 +3,8 @@
 //!
 //! [`Options`] is what was asked for, as text; [`Config`] is the same checked and complete; [`rules::rules`] turns it into
 //! rules without touching anything; [`iptables`] or [`nftables`] writes them down; [`apply`] makes the kernel follow. A value
-//! that could smuggle a second rule into the text is refused in between.
-//!
-//! Not here yet, and therefore refused as an unknown flag: the validation that CNI's init container runs (`--run-validation`).
+//! that could smuggle a second rule into the text is refused in between. Where a CNI plugin sets the rules, [`validate`] sees
+//! whether it has.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -17,6 +16,7 @@ pub mod apply;
 pub mod iptables;
 pub mod nftables;
 pub mod rules;
+pub mod validate;
 
 /// What was asked for on the command line. `None` falls back to the environment, then to the default.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -79,6 +79,15 @@ pub struct Options {
     /// Change nothing, print nothing
     #[arg(long)]
     pub skip_rule_apply: bool,
+    /// See whether traffic is redirected, and end with 126 if not: for pods whose rules a CNI plugin sets
+    #[arg(long)]
+    pub run_validation: bool,
+    /// Port to which --run-validation connects (default: 15002)
+    #[arg(long, value_name = "PORT")]
+    pub iptables_probe_port: Option<String>,
+    /// How long --run-validation waits for the rules (default: 5s)
+    #[arg(long, value_name = "DURATION")]
+    pub probe_timeout: Option<String>,
     /// Redirect DNS to the agent
     #[arg(long)]
     pub redirect_dns: bool,

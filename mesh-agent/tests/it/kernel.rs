@@ -123,6 +123,11 @@ fn packets_go_where_the_rules_say() {
         ip link set eth0 up
         ip link set node0 up
         ip route add default via 10.7.0.1
+        validate() { $AGENT init -u 0 --skip-rule-apply --run-validation --probe-timeout $1 2>/dev/null || echo $?; }
+        test "$(validate 0.1s)" = 126 || { echo "valid without rules"; exit 1; }
+        $AGENT init -u 0 $FLAG
+        test -z "$(validate 5s)" || { echo "not valid with rules"; exit 1; }
+        $AGENT init -u 0 --cleanup $FLAG
         pids=
         trap 'kill $pids' EXIT
         for port in 15001 15006 15053 8080; do

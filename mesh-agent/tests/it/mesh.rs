@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -43,6 +43,7 @@ struct Pod {
     name: String,
     index: u8,
     folder: PathBuf,
+    started: Instant,
     agent: Ended,
     namespace: Namespace,
 }
@@ -132,6 +133,7 @@ impl Node {
         let control_plane = format!("10.7.{index}.1:15012");
         let config = json!({"discoveryAddress": control_plane, "concurrency": 1, "terminationDrainDuration": "0.1s"});
         let log = std::fs::File::create(folder.join("log")).unwrap();
+        let started = Instant::now();
         let agent = namespace
             .command(AGENT)
             .args(["proxy", "sidecar", "--proxyLogLevel", "warning"])
@@ -150,7 +152,25 @@ impl Node {
             .stderr(log)
             .spawn()
             .unwrap();
-        Pod { name, index, folder, agent: Ended(agent), namespace }
+        Pod { name, index, folder, started, agent: Ended(agent), namespace }
+    }
+
+    /// How long an Envoy takes that is told everything at its start.
+    fn envoy_alone(&self) -> Duration {
+        let bootstrap =
+            json!({"admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 15000}}}});
+        std::fs::write(self.path("alone.json"), bootstrap.to_string()).unwrap();
+        let started = Instant::now();
+        let envoy = Command::new(&self.envoy)
+            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"])
+            .arg(self.path("alone.json"))
+            .spawn();
+        let _envoy = Ended(envoy.unwrap());
+        eventually("Envoy alone", || match get(([127, 0, 0, 1], 15000), "/ready") {
+            Some(answer) if answer.contains("LIVE") => Ok(()),
+            answer => Err(format!("{answer:?}")),
+        });
+        started.elapsed()
     }
 }
 
@@ -263,4 +283,22 @@ fn pods_live_through_a_control_plane_that_goes_and_comes() {
     // What has not changed meanwhile is not sent again: Envoy says what it has.
     let stats = first.request("stats?filter=update_success");
     assert!(stats.contains("listener_manager.lds.update_success: 1"), "{stats}");
+}
+
+#[test]
+fn a_pod_is_ready_soon_after_its_envoy() {
+    let Some(node) = Node::new("a_pod_is_ready_soon_after_its_envoy") else { return };
+    let _meshd = node.meshd();
+    // The least of three: other processes of the machine only ever add.
+    let envoy = (0..3).map(|_| node.envoy_alone()).min().unwrap();
+    let pods = (1..=3).map(|index| {
+        let mut pod = node.pod(index, &[]);
+        eventually("the pod", || pod.is_ready());
+        pod.started.elapsed()
+    });
+    let pod = pods.min().unwrap();
+    let ours = pod.saturating_sub(envoy);
+    eprintln!("bootstrap to ready: {pod:.0?}, of which Envoy's own start {envoy:.0?}, and the rest {ours:.0?}");
+    // Without optimisation the handshakes alone take as long.
+    assert!(cfg!(debug_assertions) || ours < Duration::from_millis(300), "{ours:?}");
 }
