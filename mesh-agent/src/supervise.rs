@@ -227,6 +227,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_waits_until_no_client_is_connected() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut envoy = envoy("", Duration::ZERO);
+        envoy.admin = Admin::new(listener.local_addr().unwrap());
+        envoy.drain.on_zero = Some(Duration::from_millis(1));
+        let active = |clients: u8| format!("listener.0.0.0.0_15006.downstream_cx_active: {clients}\n");
+        let admin = async {
+            for (asked, body) in [
+                ("POST /drain_listeners?inboundonly&graceful ", "OK".to_owned()),
+                ("GET /stats?usedonly&filter=downstream_cx_active$ ", active(1)),
+                ("GET /stats?usedonly&filter=downstream_cx_active$ ", active(0)),
+            ] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..length]);
+                assert!(request.starts_with(asked), "{request}");
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                stream.write_all((head + &body).as_bytes()).await.unwrap();
+            }
+        };
+        // Both end, and neither before the other.
+        tokio::join!(envoy.drained(), admin);
+    }
+
+    #[tokio::test]
     async fn signals_reach_it() {
         let folder = tempfile::tempdir().unwrap();
         let ready = folder.path().join("ready");

@@ -58,9 +58,11 @@ fn run(on_zero: bool) {
     let info = get(([127, 0, 0, 1], admin), "/server_info").unwrap();
     assert!(info.contains("PRE_INITIALIZING") && info.contains("~a.b~"), "{info}");
 
-    let pid = agent.0.id().to_string();
+    let (pid, asked) = (agent.0.id().to_string(), Instant::now());
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let ended = agent.0.wait().unwrap();
     assert_eq!(ended.code(), Some(0), "Envoy ends well on SIGTERM, and so do we");
+    let least = Duration::from_millis(if on_zero { 200 } else { 100 });
+    assert!(asked.elapsed() >= least, "it ended without draining");
     assert!(get(([127, 0, 0, 1], admin), "/").is_none(), "Envoy is gone");
 }
