@@ -97,16 +97,14 @@ const CASES: [(&str, bool); 7] = [
 
 #[test]
 fn the_kernel_takes_the_rules_and_gives_them_back() {
-    let round_trips: [(&str, fn(&str, bool) -> Option<()>); 2] =
-        [("iptables", round_trip), ("nftables", nft_round_trip)];
-    for (tool, round_trip) in round_trips {
-        for (flags, ipv6) in CASES {
-            // The shell must not expand the star.
-            if round_trip(&flags.replace('*', "'*'"), ipv6).is_none() {
+    for (flags, ipv6) in CASES {
+        // The shell must not expand the star.
+        let flags = flags.replace('*', "'*'");
+        for (tool, done) in [("iptables", round_trip(&flags, ipv6)), ("nftables", nft_round_trip(&flags, ipv6))] {
+            if done.is_none() {
                 eprintln!(
                     "SKIPPED the_kernel_takes_the_rules_and_gives_them_back: no network namespace with {tool} here"
                 );
-                break;
             }
         }
     }
