@@ -94,27 +94,21 @@ impl Table {
 
     /// The host of this name, full or short.
     fn host(&self, name: &str) -> Option<&Host> {
-        self.hosts.get(name).or_else(|| {
-            let full = self.full(name)?;
-            self.hosts.get(full.as_str()).filter(|host| host.is_kubernetes)
-        })
+        let kubernetes = |full: String| self.hosts.get(full.as_str()).filter(|host| host.is_kubernetes);
+        self.hosts.get(name).or_else(|| self.full(name).find_map(kubernetes))
     }
 
-    /// `reviews`, `reviews.default` and `reviews.default.svc`, in full.
-    fn full(&self, name: &str) -> Option<String> {
-        let (namespace, domain) = (&self.namespace, &self.domain);
-        if domain.is_empty() {
-            return None;
-        }
-        let mut labels = name.splitn(4, '.');
-        match (labels.next()?, labels.next(), labels.next(), labels.next()) {
-            (name, None, ..) => Some(format!("{name}.{namespace}.{domain}")),
-            (name, Some(namespace), None, _) => Some(format!("{name}.{namespace}.{domain}")),
-            (name, Some(namespace), Some(svc), None) if domain.split('.').next() == Some(svc) => {
-                Some(format!("{name}.{namespace}.{domain}"))
-            }
-            _ => None,
-        }
+    /// What a short name may mean in full: `reviews`, or a pod's `db-0.db`, in our own namespace; with a namespace behind it;
+    /// with `svc` behind that.
+    fn full(&self, name: &str) -> impl Iterator<Item = String> + use<> {
+        let Self { namespace, domain, .. } = self;
+        let (svc, cluster) = domain.split_once('.').unwrap_or((domain, ""));
+        let labels = if domain.is_empty() { 0 } else { name.split('.').count() };
+        let ends_so = name.rsplit_once('.').is_some_and(|(_, last)| last == svc);
+        let in_cluster = (ends_so && matches!(labels, 3 | 4)).then(|| format!("{name}.{cluster}"));
+        let in_namespace = matches!(labels, 2 | 3).then(|| format!("{name}.{domain}"));
+        let in_own = matches!(labels, 1 | 2).then(|| format!("{name}.{namespace}.{domain}"));
+        [in_cluster, in_namespace, in_own].into_iter().flatten()
     }
 
     /// `*.example.com` for `a.b.example.com`, the longest first.
@@ -148,6 +142,7 @@ pub(super) mod tests {
             ("productpage.ns1.svc.cluster.local", info(&["9.9.9.9"], "productpage.ns1")),
             ("reviews.ns2.svc.cluster.local", info(&["10.10.10.10", "fd00::10"], "reviews.ns2")),
             ("headless.ns1.svc.cluster.local", info(&["1.1.1.1", "1.1.1.2", "1.1.1.3"], "headless.ns1")),
+            ("pod-0.headless.ns1.svc.cluster.local", info(&["1.1.1.1"], "pod-0.headless.ns1")),
             ("other.ns1.svc.cluster.remote", info(&["8.8.8.8"], "other.ns1")),
             ("www.google.com", info(&["1.2.3.4"], "")),
             ("*.wildcard.io", info(&["5.5.5.5"], "")),
@@ -175,6 +170,12 @@ pub(super) mod tests {
             ("reviews", None),
             ("reviews.ns2", at("10.10.10.10")),
             ("reviews.ns2.ns1.svc.cluster.local", alias("reviews.ns2", "10.10.10.10")),
+            ("pod-0.headless", at("1.1.1.1")),
+            ("pod-0.headless.ns1", at("1.1.1.1")),
+            ("pod-0.headless.ns1.svc", at("1.1.1.1")),
+            ("pod-0.headless.ns1.svc.cluster.local", at("1.1.1.1")),
+            ("pod-0", None),
+            ("pod-0.headless.ns2", None),
             ("other", None),
             ("other.ns1", None),
             ("other.ns1.svc.cluster.remote", at("8.8.8.8")),
