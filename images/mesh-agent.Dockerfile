@@ -3,13 +3,13 @@
 FROM rust:1.92-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --package mesh-agent --bin mesh-agent
+RUN cargo build --profile agent --locked --package mesh-agent --bin mesh-agent
 
 FROM envoyproxy/envoy:v1.36-latest
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates iproute2 iptables nftables \
  && rm -rf /var/lib/apt/lists/*
-COPY --from=build /src/target/release/mesh-agent /usr/local/bin/
+COPY --from=build /src/target/agent/mesh-agent /usr/local/bin/
 USER 1337:1337
 EXPOSE 15001 15006 15020 15021 15090
 # The webhook gives the command: proxy sidecar, proxy router, or init.
