@@ -89,18 +89,18 @@ struct NamesOf {
 
 impl NamesOf {
     /// The pods of a headless service that can be reached from here, in the order of its endpoints.
-    fn pods(&self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
+    fn pods<'e>(&self, endpoints: &'e [Endpoint]) -> Vec<&'e Endpoint> {
         let network = &self.place.network;
         let mut seen = BTreeSet::new();
         let is_near = |e: &&Endpoint| e.network.is_empty() || network.is_empty() || e.network == *network;
         let good = endpoints.iter().filter(is_near).filter(|e| e.health == Health::Healthy);
         // Every port has its endpoints, and a pod is named once.
-        good.filter(|e| e.address.parse::<IpAddr>().is_ok() && seen.insert(&e.address)).cloned().collect()
+        good.filter(|e| e.address.parse::<IpAddr>().is_ok() && seen.insert(&e.address)).collect()
     }
 
     /// The names that pods of a headless service have of their own, as Kubernetes makes them: `hostname.subdomain` before
     /// the service's namespace and domain. Two clusters may well use a name twice: then it is the near one's.
-    fn name_pods(&self, service: &Service, pods: &[Endpoint], own_cluster: &Name, names: &mut NameTable) {
+    fn name_pods(&self, service: &Service, pods: &[&Endpoint], own_cluster: &Name, names: &mut NameTable) {
         let Some((_, domain)) = service.hostname.as_str().split_once('.') else { return };
         let is_own = |pod: &Endpoint| {
             let cluster = if pod.cluster.is_empty() { own_cluster } else { &pod.cluster };
@@ -128,7 +128,8 @@ impl Query for NamesOf {
         let mut names = NameTable::default();
         for service in self.services.iter().filter(|service| service.alias().is_none()) {
             let ips: Vec<String> = if service.is_headless() {
-                let pods = self.pods(&view.get(&EndpointsOf(service.key())));
+                let endpoints = view.get(&EndpointsOf(service.key()));
+                let pods = self.pods(&endpoints);
                 self.name_pods(service, &pods, &own_cluster, &mut names);
                 pods.iter().map(|pod| pod.address.to_string()).collect()
             } else {
