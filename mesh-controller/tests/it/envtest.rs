@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::config::{AuthInfo, Config};
 use mesh_api::Kind;
 use serde_json::{Value, json};
@@ -27,6 +27,8 @@ pub(crate) struct Cluster {
     port: u16,
     etcd: Process,
     apiserver: Option<Process>,
+    /// The one that the methods here use; a new one takes longer than what it is asked for.
+    client: Option<Client>,
 }
 
 /// A process that ends with its handle.
@@ -66,7 +68,7 @@ impl Cluster {
             std::fs::write(folder.path().join(name), pem::encode(&pem::Pem::new(label, der))).unwrap();
         }
         std::fs::write(folder.path().join("tokens.csv"), format!("{TOKEN},admin,1,\"system:masters\"\n")).unwrap();
-        let mut cluster = Self { binaries, folder, etcd_port, port, etcd, apiserver: None };
+        let mut cluster = Self { binaries, folder, etcd_port, port, etcd, apiserver: None, client: None };
         cluster.revive().await;
         Some(cluster)
     }
@@ -102,6 +104,7 @@ impl Cluster {
             assert!(!ended && start.elapsed() < START, "the apiserver does not become ready:\n{}", log());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        self.client = Some(client);
     }
 
     /// How it is reached by its administrator.
@@ -139,13 +142,18 @@ impl Cluster {
 
     /// Creates an object or makes it so, its status as well.
     pub(crate) async fn apply(&self, object: &Value) {
+        self.try_apply(object).await.unwrap_or_else(|error| panic!("{object}: {error}"));
+    }
+
+    /// The same for an object that the apiserver may refuse; what it made of it comes back.
+    pub(crate) async fn try_apply(&self, object: &Value) -> kube::Result<DynamicObject> {
         let api = self.api(object);
         let name = text(&object["metadata"]["name"]);
         let how = PatchParams::apply("test").force();
-        let patched = api.patch(name, &how, &Patch::Apply(object)).await;
-        patched.unwrap_or_else(|error| panic!("{object}: {error}"));
-        if object.get("status").is_some() {
-            api.patch_status(name, &how, &Patch::Apply(object)).await.unwrap();
+        let applied = api.patch(name, &how, &Patch::Apply(object)).await?;
+        match object.get("status") {
+            Some(_) => api.patch_status(name, &how, &Patch::Apply(object)).await,
+            None => Ok(applied),
         }
     }
 
@@ -162,9 +170,13 @@ impl Cluster {
         found.map(|found| serde_json::to_value(found).unwrap())
     }
 
-    /// Deletes an object, which somebody may make again at once.
+    /// Deletes an object, which somebody may make again at once. Nobody stops a pod, so none is waited for.
     pub(crate) async fn delete_only(&self, object: &Value) {
-        self.api(object).delete(text(&object["metadata"]["name"]), &Default::default()).await.unwrap();
+        let how = DeleteParams::default().grace_period(0);
+        match self.api(object).delete(text(&object["metadata"]["name"]), &how).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            deleted => drop(deleted.unwrap()),
+        }
     }
 
     /// Deletes an object and waits until it is gone.
@@ -198,7 +210,8 @@ impl Cluster {
         let (spec, version) = (&definition["spec"], &definition["spec"]["versions"][0]["name"]);
         let path = format!("/apis/{}/{}/{}", text(&spec["group"]), text(version), text(&spec["names"]["plural"]));
         let list = || http::Request::get(&path).body(Vec::new()).unwrap();
-        while self.client().request_text(list()).await.is_err() {
+        let client = self.client.as_ref().unwrap();
+        while client.request_text(list()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -232,11 +245,12 @@ impl Cluster {
         let cluster = kind == "CustomResourceDefinition"
             || kind.ends_with("WebhookConfiguration")
             || Kind::find(group, kind).is_some_and(|kind| !kind.namespaced);
+        let client = self.client.clone().unwrap();
         match cluster {
-            true => Api::all_with(self.client(), &resource),
+            true => Api::all_with(client, &resource),
             false => {
                 let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
-                Api::namespaced_with(self.client(), namespace, &resource)
+                Api::namespaced_with(client, namespace, &resource)
             }
         }
     }

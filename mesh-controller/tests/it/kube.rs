@@ -1,18 +1,15 @@
 //! The Kube source over a real apiserver: the suite that every source passes, and what only a cluster can do to it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kube::Client;
 use mesh_api::{Object, ObjectRef};
 use mesh_controller::source::{Batch, Event, Kube, Next, Source};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
 
 use self::conformance::{Seen, Subject};
 use crate::envtest::Cluster;
+use crate::wire::Wire;
 
 #[path = "../../src/source/conformance.rs"]
 mod conformance;
@@ -147,55 +144,6 @@ async fn definitions_come_and_go() {
     cluster.apply(&virtual_service("two", json!(["two.com"]))).await;
     let two = key("VirtualService", "two");
     seen.until(&mut source, "an object of a kind that is back", |seen| seen.objects.contains_key(&two)).await;
-}
-
-/// Stands between a client and an apiserver, and can cut all that goes through it.
-struct Wire {
-    port: u16,
-    open: Arc<AtomicBool>,
-    task: AbortHandle,
-}
-
-impl Wire {
-    async fn to(port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let own = listener.local_addr().unwrap().port();
-        let open = Arc::new(AtomicBool::new(true));
-        let is_open = open.clone();
-        let task = tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            let mut tick = tokio::time::interval(Duration::from_millis(5));
-            loop {
-                tokio::select! {
-                    Ok((mut client, _)) = listener.accept() => if is_open.load(Ordering::SeqCst) {
-                        connections.spawn(async move {
-                            let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
-                            tokio::io::copy_bidirectional(&mut client, &mut server).await
-                        });
-                    },
-                    _ = tick.tick() => if !is_open.load(Ordering::SeqCst) {
-                        connections.abort_all();
-                    },
-                }
-            }
-        });
-        Self { port: own, open, task: task.abort_handle() }
-    }
-
-    async fn cut(&self) {
-        self.open.store(false, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-
-    fn mend(&self) {
-        self.open.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// Listens for a while in which nothing must be told.

@@ -30,11 +30,17 @@ pub(crate) struct Dump {
     pub(crate) resources: Resources,
 }
 
+/// The settings of a mesh with this MeshConfig and these features of its control plane.
+pub(crate) fn settings(mesh_config: &str, env: &BTreeMap<String, String>) -> Settings {
+    let mut settings = Settings::default();
+    settings.mesh = Arc::new(MeshConfig::from_yaml(mesh_config).0);
+    settings.features = Features::new(env.clone());
+    settings
+}
+
 /// Builds everything for the proxy.
 pub(crate) fn dump(input: &Input<'_>) -> Dump {
-    let mut settings = Settings::default();
-    settings.mesh = Arc::new(MeshConfig::from_yaml(input.mesh_config).0);
-    settings.features = Features::new(input.env.clone());
+    let settings = settings(input.mesh_config, input.env);
     let mut changes = Vec::new();
     for (file, text) in &input.documents {
         changes.extend(document::parse(&Name::from(*file), text).objects().cloned().map(Change::Upsert));

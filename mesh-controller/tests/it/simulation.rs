@@ -17,14 +17,14 @@ type Domains = BTreeMap<String, Option<Vec<String>>>;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Scenario {
-    id: String,
+pub(crate) struct Scenario {
+    pub(crate) id: String,
     config: String,
     kube: String,
-    mesh_config: String,
-    env: BTreeMap<String, String>,
-    proxy: Value,
-    valid: bool,
+    pub(crate) mesh_config: String,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) proxy: Value,
+    pub(crate) valid: bool,
     #[serde(default)]
     calls: Vec<Call>,
     #[serde(default)]
@@ -61,7 +61,7 @@ struct Clusters {
 
 const NAMES: [&str; 6] = ["listener", "filterChain", "virtualHost", "route", "routeConfig", "cluster"];
 
-fn scenarios(folder: &Path) -> Vec<Scenario> {
+pub(crate) fn scenarios(folder: &Path) -> Vec<Scenario> {
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     files.retain(|f| f.extension().is_some_and(|e| e == "json"));
@@ -70,7 +70,7 @@ fn scenarios(folder: &Path) -> Vec<Scenario> {
 }
 
 impl Scenario {
-    fn input(&self) -> Input<'_> {
+    pub(crate) fn input(&self) -> Input<'_> {
         Input {
             documents: vec![("config.yaml", self.config.clone()), ("kube.yaml", self.kube.clone())],
             mesh_config: &self.mesh_config,
