@@ -12,6 +12,7 @@ pub mod http;
 pub mod nodelet;
 pub mod sandbox;
 pub mod tools;
+pub mod vault;
 
 /// The code of the README, which must compile and run.
 #[cfg(doctest)]
