@@ -5,6 +5,7 @@
 
 mod session;
 
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub use session::{Due, Session};
 
-use crate::secrets::{FileSecret, Secret, Stamp, Workloads};
+use crate::secrets::{FileSecret, ROOTS, Secret, Stamp, Workloads, stamp};
+use crate::unix::Socket;
 use session::Ask;
 
 /// How often files are looked at while somebody is subscribed to them.
@@ -34,16 +36,33 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A request names a few secrets.
 const MAX_REQUEST: usize = 256 * 1024;
 
+/// Where the control plane's `ca-crl.pem` is mounted: the ConfigMap `istio-ca-crl`.
+const REVOKED: &str = "/var/run/secrets/istio/crl/ca-crl.pem";
+
 /// The service.
 #[derive(Clone, Debug)]
 pub struct Server {
     workloads: Workloads,
+    revoked: Arc<Path>,
 }
 
 impl Server {
     /// Serves these secrets, and files.
     pub fn new(workloads: Workloads) -> Self {
-        Self { workloads }
+        Self { workloads, revoked: Path::new(REVOKED).into() }
+    }
+
+    /// Takes the lists of what the mesh's authorities have revoked from this file.
+    #[must_use]
+    pub fn revoked(mut self, file: PathBuf) -> Self {
+        self.revoked = file.into();
+        self
+    }
+
+    /// Serves until dropped.
+    pub async fn serve(self, socket: Socket) {
+        let service = hyper_util::service::TowerToHyperService::new(self.into_service());
+        socket.serve(Arc::new(service)).await;
     }
 
     /// The service for a server of HTTP/2.
@@ -51,9 +70,17 @@ impl Server {
         SecretDiscoveryServiceServer::new(self).max_decoding_message_size(MAX_REQUEST)
     }
 
+    /// What is there now, of these names.
+    fn due(&mut self, session: &Session) -> Vec<Due> {
+        let workload = self.workloads.borrow_and_update().clone();
+        session.due(&|name| match workload.get(name) {
+            Some(roots) if name == ROOTS => Some(roots.revocable(&self.revoked)),
+            secret => secret,
+        })
+    }
+
     fn stream<A: Answered>(&self, asks: Streaming<A>) -> Answers<A::Response> {
-        let workloads = self.workloads.clone();
-        let client = Client { asks, workloads, session: Session::default(), stamps: Vec::new() };
+        let client = Client { asks, secrets: self.clone(), session: Session::default(), stamps: Vec::new() };
         Box::pin(futures::stream::unfold(client, |mut client| async {
             let due = client.next().await?;
             let nonce = client.session.sent(&due);
@@ -86,8 +113,7 @@ impl SecretDiscoveryService for Server {
     async fn fetch_secrets(&self, request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
         let mut session = Session::default();
         request.get_ref().apply(&mut session);
-        let workload = self.workloads.borrow().clone();
-        let due = session.due(&|name| workload.get(name));
+        let due = self.clone().due(&session);
         Ok(Response::new(DiscoveryRequest::answer(due, "1".into())))
     }
 }
@@ -95,7 +121,7 @@ impl SecretDiscoveryService for Server {
 /// One stream of a client.
 struct Client<A> {
     asks: Streaming<A>,
-    workloads: Workloads,
+    secrets: Server,
     session: Session,
     /// Of the files that it is subscribed to, when they were last read.
     stamps: Vec<Stamp>,
@@ -110,7 +136,7 @@ impl<A: Answered> Client<A> {
                     ask.ok()??.apply(&mut self.session);
                     self.files()
                 }
-                Ok(()) = self.workloads.changed() => self.files(),
+                Ok(()) = self.secrets.workloads.changed() => self.files(),
                 () = tokio::time::sleep(LOOK), if !self.stamps.is_empty() => {
                     let files = self.files();
                     if files == self.stamps {
@@ -120,8 +146,7 @@ impl<A: Answered> Client<A> {
                 }
             };
             self.stamps = files;
-            let workload = self.workloads.borrow_and_update().clone();
-            let due = self.session.due(&|name| workload.get(name));
+            let due = self.secrets.due(&self.session);
             if !due.is_empty() {
                 return Some(due);
             }
@@ -129,7 +154,11 @@ impl<A: Answered> Client<A> {
     }
 
     fn files(&self) -> Vec<Stamp> {
-        self.session.names().filter_map(FileSecret::parse).map(|file| file.stamp()).collect()
+        let of = |name: &str| match name {
+            ROOTS => Some(vec![stamp(&self.secrets.revoked)]),
+            name => Some(FileSecret::parse(name)?.stamp()),
+        };
+        self.session.names().filter_map(of).collect()
     }
 }
 
@@ -187,15 +216,16 @@ fn packed(due: &Due) -> Any {
             trusted_ca: inline(roots),
             ..tls::CertificateValidationContext::default()
         }),
+        Secret::RevocableRoots { roots, lists } => {
+            tls::secret::Type::ValidationContext(tls::CertificateValidationContext {
+                trusted_ca: inline(roots),
+                crl: inline(lists),
+                ..tls::CertificateValidationContext::default()
+            })
+        }
     };
     let secret = tls::Secret { name: due.name.clone(), r#type: Some(secret) };
     Any { type_url: TypeUrl::Secret.as_str().to_owned(), value: secret.encode_to_vec() }
-}
-
-/// Serves until dropped.
-pub async fn serve(socket: crate::unix::Socket, workloads: Workloads) {
-    let service = hyper_util::service::TowerToHyperService::new(Server::new(workloads).into_service());
-    socket.serve(Arc::new(service)).await;
 }
 
 #[cfg(test)]

@@ -34,9 +34,25 @@ pub enum Secret {
     },
     /// Authorities that are trusted, in PEM.
     Roots(Bytes),
+    /// The same, with lists of what they have revoked.
+    RevocableRoots {
+        /// The authorities, in PEM.
+        roots: Bytes,
+        /// A list of each authority that signs, in PEM.
+        lists: Bytes,
+    },
 }
 
 impl Secret {
+    /// Roots with the lists of this file, where it has any.
+    #[must_use]
+    pub fn revocable(self, file: &Path) -> Self {
+        match (self, std::fs::read(file)) {
+            (Self::Roots(roots), Ok(lists)) if !lists.is_empty() => Self::RevocableRoots { roots, lists: lists.into() },
+            (secret, _) => secret,
+        }
+    }
+
     /// Equal for equal secrets, and the same in each process.
     pub fn version(&self) -> String {
         let mut hasher = DefaultHasher::new();
@@ -50,6 +66,7 @@ impl fmt::Debug for Secret {
         f.write_str(match self {
             Self::KeyPair { .. } => "KeyPair",
             Self::Roots(_) => "Roots",
+            Self::RevocableRoots { .. } => "RevocableRoots",
         })
     }
 }
@@ -138,7 +155,8 @@ impl FileSecret {
     }
 }
 
-fn stamp(file: &Path) -> Option<(u64, i64, i64, u64)> {
+/// What would show that this file has changed.
+pub(crate) fn stamp(file: &Path) -> Option<(u64, i64, i64, u64)> {
     let metadata = std::fs::metadata(file).ok()?;
     Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
 }

@@ -154,7 +154,7 @@ fn start(beside: &mut JoinSet<()>, identity: Options, xds_socket: &str, metrics:
         let socket = bind(&identity.socket)?;
         let (identity, workloads) = Identity::new(identity.source, metrics.clone());
         beside.spawn(async { match identity.run().await {} });
-        beside.spawn(sds::serve(socket, workloads));
+        beside.spawn(sds::Server::new(workloads).serve(socket));
     }
     Ok(())
 }

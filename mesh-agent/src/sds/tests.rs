@@ -10,7 +10,6 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::*;
 use crate::secrets::Workload;
-use crate::unix::Socket;
 
 async fn client(path: &std::path::Path) -> SecretDiscoveryServiceClient<Channel> {
     let path = path.to_owned();
@@ -40,7 +39,9 @@ async fn secrets_are_pushed_when_they_change() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let (publish, workloads) = watch::channel(Arc::new(Workload::default()));
-    let serving = tokio::spawn(serve(Socket::bind(&path).unwrap(), workloads));
+    let revoked = folder.path().join("ca-crl.pem");
+    let server = Server::new(workloads).revoked(revoked.clone());
+    let serving = tokio::spawn(server.serve(Socket::bind(&path).unwrap()));
     let mut client = client(&path).await;
 
     let root = folder.path().join("root.pem");
@@ -65,6 +66,16 @@ async fn secrets_are_pushed_when_they_change() {
     std::fs::rename(folder.path().join("new"), &root).unwrap();
     let third = answers.message().await.unwrap().unwrap();
     assert_eq!(names(&third.resources), [(file, false)]);
+
+    std::fs::write(&revoked, "lists").unwrap();
+    let fourth = answers.message().await.unwrap().unwrap();
+    let secret = tls::Secret::decode(fourth.resources[0].value.as_slice()).unwrap();
+    let Some(tls::secret::Type::ValidationContext(roots)) = secret.r#type else { panic!("{secret:?}") };
+    let text = |source: Option<DataSource>| match source.and_then(|source| source.specifier) {
+        Some(Specifier::InlineBytes(bytes)) => String::from_utf8(bytes).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((text(roots.trusted_ca), text(roots.crl)), ("roots".into(), "lists".into()));
 
     // A reconnect over delta that has what there is is sent nothing until something changes.
     let (sender, stream) = asks();
@@ -93,7 +104,7 @@ async fn garbage_and_silence_harm_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let (_publish, workloads) = watch::channel(Arc::new(Workload::new("chain", "key", "roots")));
-    let serving = tokio::spawn(serve(Socket::bind(&path).unwrap(), workloads));
+    let serving = tokio::spawn(Server::new(workloads).serve(Socket::bind(&path).unwrap()));
     let mut held = Vec::new();
     for n in 0..100 {
         let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
