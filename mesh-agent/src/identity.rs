@@ -26,12 +26,13 @@ use crate::endpoint::ConnectError;
 use crate::endpoint::Roots;
 use crate::metrics::Metrics;
 use crate::secrets::{FileSecret, Secret, Workload, Workloads};
+use crate::trust::Bundle;
 
 /// How long the authority may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Sleeping is by the machine's uptime and certificates are by the clock; so long may the two disagree.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-/// How often mounted files are looked at.
+/// How often mounted files are looked at, and files that cannot be written are tried again.
 const LOOK: Duration = Duration::from_secs(1);
 /// A chain with all its roots has a few kilobytes.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -40,6 +41,8 @@ const MAX_ANSWER: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Identity {
     source: Source,
+    /// What the control plane tells of trust between two certificates.
+    bundle: watch::Receiver<Bundle>,
     publish: watch::Sender<Arc<Workload>>,
     metrics: Metrics,
 }
@@ -96,89 +99,123 @@ struct Certified {
 }
 
 impl Identity {
-    /// An identity from this source, and where its secrets appear. Nothing happens before [`run`](Self::run).
-    pub fn new(source: Source, metrics: Metrics) -> (Self, Workloads) {
+    /// An identity from this source that trusts the bundle besides, if an authority signs it; and where its secrets appear.
+    /// Nothing happens before [`run`](Self::run).
+    pub fn new(source: Source, bundle: watch::Receiver<Bundle>, metrics: Metrics) -> (Self, Workloads) {
         let (publish, workloads) = watch::channel(Arc::new(Workload::default()));
-        (Self { source, publish, metrics }, workloads)
+        (Self { source, bundle, publish, metrics }, workloads)
     }
 
     /// Gets certificates and publishes them, for ever.
     pub async fn run(self) -> Infallible {
-        match &self.source {
-            Source::Authority(authority) => self.certify(authority).await,
-            Source::Files(files) => self.follow(files).await,
+        let Self { source, bundle, publish, metrics } = self;
+        match &source {
+            Source::Authority(authority) => {
+                let (certified, workloads) = watch::channel(Workload::default());
+                tokio::select! {
+                    never = certify(authority, &certified, &metrics) => never,
+                    never = join(workloads, bundle, authority.output.as_deref(), &publish) => never,
+                }
+            }
+            Source::Files(files) => follow(files, &publish).await,
             // Another process serves the secrets.
             Source::Elsewhere => std::future::pending().await,
         }
     }
+}
 
-    async fn certify(&self, authority: &Authority) -> Infallible {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        loop {
-            let asked = SystemTime::now();
-            match self.ask(authority).await {
-                Ok(Certified { workload, leaf }) => {
-                    self.publish.send_replace(Arc::new(workload));
-                    self.metrics.certified(leaf.not_after());
-                    backoff.reset();
-                    let random = fastrand::f64() * 2.0 - 1.0;
-                    let at = authority.schedule.renew_at(asked, leaf.not_after(), random);
-                    info!(id = ?leaf.uris(), until = %until(leaf.not_after()), renewal = %until(at), "certified");
-                    sleep_until(at).await;
-                }
-                Err(error) => {
-                    let wait = backoff.next(fastrand::f64());
-                    self.metrics.not_certified();
-                    warn!("no certificate, trying again in {wait:.1?}: {error}");
-                    tokio::time::sleep(wait).await;
-                }
+/// Gets certificates, for ever.
+async fn certify(authority: &Authority, publish: &watch::Sender<Workload>, metrics: &Metrics) -> Infallible {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    loop {
+        let asked = SystemTime::now();
+        match ask(authority).await {
+            Ok(Certified { workload, leaf }) => {
+                publish.send_replace(workload);
+                metrics.certified(leaf.not_after());
+                backoff.reset();
+                let random = fastrand::f64() * 2.0 - 1.0;
+                let at = authority.schedule.renew_at(asked, leaf.not_after(), random);
+                info!(id = ?leaf.uris(), until = %until(leaf.not_after()), renewal = %until(at), "certified");
+                sleep_until(at).await;
+            }
+            Err(error) => {
+                let wait = backoff.next(fastrand::f64());
+                metrics.not_certified();
+                warn!("no certificate, trying again in {wait:.1?}: {error}");
+                tokio::time::sleep(wait).await;
             }
         }
     }
+}
 
-    async fn ask(&self, authority: &Authority) -> Result<Certified, IdentityError> {
-        let (kind, id) = (authority.key, authority.id.clone());
-        // Making an RSA key takes long enough for others to notice.
-        let made = tokio::task::spawn_blocking(move || {
-            let key = PrivateKey::generate(kind)?;
-            let csr = Csr::write(&key, id.as_ref())?;
-            Ok::<_, mesh_ca::key::KeyError>((key, csr))
+async fn ask(authority: &Authority) -> Result<Certified, IdentityError> {
+    let (kind, id) = (authority.key, authority.id.clone());
+    // Making an RSA key takes long enough for others to notice.
+    let made = tokio::task::spawn_blocking(move || {
+        let key = PrivateKey::generate(kind)?;
+        let csr = Csr::write(&key, id.as_ref())?;
+        Ok::<_, mesh_ca::key::KeyError>((key, csr))
+    });
+    let (key, csr) = made.await.map_err(|_| IdentityError::Interrupted)??;
+    let chain = request(authority, csr).await?;
+    certified(chain, &key).map_err(|why| {
+        let address = authority.endpoint.address.clone();
+        IdentityError::Answer { address, why }
+    })
+}
+
+/// Publishes what was certified with the trust that was told, into a folder as well if one is named.
+async fn join(
+    mut certified: watch::Receiver<Workload>,
+    mut bundle: watch::Receiver<Bundle>,
+    output: Option<&Path>,
+    publish: &watch::Sender<Arc<Workload>>,
+) -> Infallible {
+    loop {
+        let joined = certified.borrow_and_update().also_trusting(&bundle.borrow_and_update());
+        let written = output.map_or(Ok(()), |folder| write(folder, &joined));
+        let is_written = written.map_err(|error| warn!("{error}")).is_ok();
+        publish.send_if_modified(|published| {
+            let differs = **published != joined;
+            if differs {
+                *published = Arc::new(joined);
+            }
+            differs
         });
-        let (key, csr) = made.await.map_err(|_| IdentityError::Interrupted)??;
-        let chain = request(authority, csr).await?;
-        let certified = certified(chain, &key).map_err(|why| {
-            let address = authority.endpoint.address.clone();
-            IdentityError::Answer { address, why }
-        })?;
-        if let Some(folder) = &authority.output {
-            write(folder, &certified.workload)?;
+        tokio::select! {
+            Ok(()) = certified.changed() => {}
+            Ok(()) = bundle.changed() => {}
+            () = tokio::time::sleep(LOOK), if !is_written => {}
+            // Nobody tells anything any more.
+            else => std::future::pending().await,
         }
-        Ok(certified)
     }
+}
 
-    async fn follow(&self, files: &Files) -> Infallible {
-        let pair = FileSecret::KeyPair(files.chain.clone(), files.key.clone());
-        let roots = FileSecret::Roots(Roots::File(files.roots.clone()));
-        let read = |secret: &FileSecret, before: &Option<Secret>| {
-            let read = secret.read().map_err(|error| warn!(?secret, %error, "a mounted certificate cannot be read"));
-            // A file that is being replaced may be away for a moment.
-            read.ok().or_else(|| before.clone())
-        };
-        let mut seen = None;
-        loop {
-            let stamps = (pair.stamp(), roots.stamp());
-            if seen.as_ref() != Some(&stamps) {
-                let before = self.publish.borrow().clone();
-                let workload = Workload { pair: read(&pair, &before.pair), roots: read(&roots, &before.roots) };
-                self.publish.send_if_modified(|published| {
-                    let differs = **published != workload;
-                    *published = Arc::new(workload);
-                    differs
-                });
-                seen = Some(stamps);
-            }
-            tokio::time::sleep(LOOK).await;
+/// Publishes mounted files whenever they change, for ever.
+async fn follow(files: &Files, publish: &watch::Sender<Arc<Workload>>) -> Infallible {
+    let pair = FileSecret::KeyPair(files.chain.clone(), files.key.clone());
+    let roots = FileSecret::Roots(Roots::File(files.roots.clone()));
+    let read = |secret: &FileSecret, before: &Option<Secret>| {
+        let read = secret.read().map_err(|error| warn!(?secret, %error, "a mounted certificate cannot be read"));
+        // A file that is being replaced may be away for a moment.
+        read.ok().or_else(|| before.clone())
+    };
+    let mut seen = None;
+    loop {
+        let stamps = (pair.stamp(), roots.stamp());
+        if seen.as_ref() != Some(&stamps) {
+            let before = publish.borrow().clone();
+            let workload = Workload { pair: read(&pair, &before.pair), roots: read(&roots, &before.roots) };
+            publish.send_if_modified(|published| {
+                let differs = **published != workload;
+                *published = Arc::new(workload);
+                differs
+            });
+            seen = Some(stamps);
         }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -326,7 +363,8 @@ mod tests {
         for (name, text) in [("c", "chain"), ("k", "key"), ("r", "roots")] {
             std::fs::write(file(name), text).unwrap();
         }
-        let (identity, mut workloads) = Identity::new(Source::Files(files), Metrics::default());
+        let (identity, mut workloads) =
+            Identity::new(Source::Files(files), watch::channel(Bundle::new()).1, Metrics::default());
         let running = tokio::spawn(identity.run());
         let has = |roots: &'static str| {
             move |workload: &Arc<Workload>| workload.get("ROOTCA") == Some(Secret::Roots(roots.into()))

@@ -8,6 +8,7 @@
 //! - The pod is ready only once Envoy has its listeners and clusters from the control plane and its workers run.
 //! - What is asked for and not supported is said in the log or refused; nothing is left out silently.
 //! - The workload's key is made here and goes to nobody but Envoy; it is on no disk unless that is asked for.
+//! - A root of the mesh is acknowledged to the control plane only when Envoy has it.
 //! - Names of the mesh are answered without asking anybody, also while the control plane is away.
 //! - Configuration passes through: it is never collected, decoded or copied. Envoy serves what it has while the control plane
 //!   is away.
@@ -28,7 +29,9 @@ pub mod relay;
 pub mod sds;
 pub mod secrets;
 pub mod status;
+pub mod subscription;
 pub mod supervise;
+pub mod trust;
 pub mod unix;
 pub mod wait;
 

@@ -5,9 +5,11 @@
 
 mod session;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +25,7 @@ use envoy_types::pb::google::protobuf::Any;
 use futures::Stream;
 use mesh_xds::TypeUrl;
 use prost::Message;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 pub use session::{Due, Session};
@@ -39,17 +42,80 @@ const MAX_REQUEST: usize = 256 * 1024;
 /// Where the control plane's `ca-crl.pem` is mounted: the ConfigMap `istio-ca-crl`.
 const REVOKED: &str = "/var/run/secrets/istio/crl/ca-crl.pem";
 
+/// Which roots of the mesh the streams have accepted.
+#[derive(Clone, Debug)]
+pub struct Acceptance {
+    streams: Arc<Streams>,
+    revoked: Arc<Path>,
+}
+
+#[derive(Debug, Default)]
+struct Streams {
+    next: AtomicU64,
+    /// The version that a stream has accepted, by the stream's number; of streams that are subscribed to the roots.
+    accepted: watch::Sender<BTreeMap<u64, Option<String>>>,
+}
+
+impl Acceptance {
+    /// Ends when every stream that is subscribed to the roots has accepted these.
+    pub async fn of(&self, roots: &Secret) {
+        loop {
+            // The lists that they are sent with may change meanwhile.
+            let version = roots.clone().revocable(&self.revoked).version();
+            let all =
+                |streams: &BTreeMap<u64, Option<String>>| streams.values().all(|has| has.as_ref() == Some(&version));
+            if tokio::time::timeout(LOOK, self.streams.accepted.subscribe().wait_for(all)).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+/// What one stream has accepted, for as long as it lives.
+struct StreamAcceptance {
+    streams: Arc<Streams>,
+    number: u64,
+}
+
+impl StreamAcceptance {
+    fn new(streams: Arc<Streams>) -> Self {
+        let number = streams.next.fetch_add(1, Ordering::Relaxed);
+        Self { streams, number }
+    }
+
+    fn is(&self, accepted: Option<Option<&str>>) {
+        self.streams.accepted.send_if_modified(|streams| {
+            let known = streams.get(&self.number).map(Option::as_deref);
+            if known == accepted {
+                return false;
+            }
+            match accepted {
+                Some(version) => drop(streams.insert(self.number, version.map(str::to_owned))),
+                None => drop(streams.remove(&self.number)),
+            }
+            true
+        });
+    }
+}
+
+impl Drop for StreamAcceptance {
+    fn drop(&mut self) {
+        self.is(None);
+    }
+}
+
 /// The service.
 #[derive(Clone, Debug)]
 pub struct Server {
     workloads: Workloads,
     revoked: Arc<Path>,
+    streams: Arc<Streams>,
 }
 
 impl Server {
     /// Serves these secrets, and files.
     pub fn new(workloads: Workloads) -> Self {
-        Self { workloads, revoked: Path::new(REVOKED).into() }
+        Self { workloads, revoked: Path::new(REVOKED).into(), streams: Arc::default() }
     }
 
     /// Takes the lists of what the mesh's authorities have revoked from this file.
@@ -57,6 +123,11 @@ impl Server {
     pub fn revoked(mut self, file: PathBuf) -> Self {
         self.revoked = file.into();
         self
+    }
+
+    /// What is accepted of the roots.
+    pub fn acceptance(&self) -> Acceptance {
+        Acceptance { streams: self.streams.clone(), revoked: self.revoked.clone() }
     }
 
     /// Serves until dropped.
@@ -80,7 +151,9 @@ impl Server {
     }
 
     fn stream<A: Answered>(&self, asks: Streaming<A>) -> Answers<A::Response> {
-        let client = Client { asks, secrets: self.clone(), session: Session::default(), stamps: Vec::new() };
+        let acceptance = StreamAcceptance::new(self.streams.clone());
+        let (secrets, session) = (self.clone(), Session::default());
+        let client = Client { asks, secrets, acceptance, session, stamps: Vec::new() };
         Box::pin(futures::stream::unfold(client, |mut client| async {
             let due = client.next().await?;
             let nonce = client.session.sent(&due);
@@ -122,6 +195,7 @@ impl SecretDiscoveryService for Server {
 struct Client<A> {
     asks: Streaming<A>,
     secrets: Server,
+    acceptance: StreamAcceptance,
     session: Session,
     /// Of the files that it is subscribed to, when they were last read.
     stamps: Vec<Stamp>,
@@ -134,6 +208,7 @@ impl<A: Answered> Client<A> {
             let files = tokio::select! {
                 ask = self.asks.message() => {
                     ask.ok()??.apply(&mut self.session);
+                    self.acceptance.is(self.session.accepted(ROOTS));
                     self.files()
                 }
                 Ok(()) = self.secrets.workloads.changed() => self.files(),

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mesh_ca::Certificate;
 use tokio::sync::watch;
 
 use crate::endpoint::Roots;
@@ -89,6 +90,39 @@ impl Workload {
     pub fn new(chain: impl Into<Bytes>, key: impl Into<Bytes>, roots: impl Into<Bytes>) -> Self {
         let pair = Secret::KeyPair { chain: chain.into(), key: key.into() };
         Self { pair: Some(pair), roots: Some(Secret::Roots(roots.into())) }
+    }
+
+    /// The same, trusting these roots besides. What is trusted more is taken back with the next certificate, whose answer says
+    /// all; until then nobody loses a peer.
+    #[must_use]
+    pub fn also_trusting(&self, bundle: &[Certificate]) -> Self {
+        let known = self.certificates();
+        let mut roots = match &self.roots {
+            Some(Secret::Roots(pem)) => pem.to_vec(),
+            _ => Vec::new(),
+        };
+        for root in bundle.iter().filter(|root| !known.contains(root)) {
+            if roots.last().is_some_and(|last| *last != b'\n') {
+                roots.push(b'\n');
+            }
+            roots.extend_from_slice(root.to_pem().as_bytes());
+        }
+        let roots = (!roots.is_empty()).then(|| Secret::Roots(roots.into()));
+        Self { pair: self.pair.clone(), roots }
+    }
+
+    /// True when all these roots are trusted.
+    pub fn trusts(&self, bundle: &[Certificate]) -> bool {
+        let known = self.certificates();
+        bundle.iter().all(|root| known.contains(root))
+    }
+
+    /// Its roots, one by one.
+    fn certificates(&self) -> Vec<Certificate> {
+        match &self.roots {
+            Some(Secret::Roots(pem)) => Certificate::all_from_pem(pem).unwrap_or_default(),
+            _ => Vec::new(),
+        }
     }
 
     /// The secret of this name. `None` while it is not there.
@@ -190,6 +224,26 @@ mod tests {
         let after = (secret.stamp(), secret.read().unwrap().version());
         assert!(empty != before.0 && before.0 != after.0 && before.1 != after.1);
         assert_eq!(Workload::default().get(&name), Some(Secret::Roots("two".into())));
+    }
+
+    #[test]
+    fn what_is_told_is_trusted_besides() {
+        use mesh_ca::{Authority, Lifetimes, RootOptions};
+        let now = std::time::SystemTime::now();
+        let [old, new] = [0, 1].map(|_| {
+            let made = Authority::self_signed(&RootOptions::default(), Lifetimes::default(), now);
+            made.unwrap().roots().first().unwrap().clone()
+        });
+        let both = [old.clone(), new.clone()];
+        let workload = Workload::new("chain", "key", old.to_pem());
+        assert!(workload.trusts(&both[..1]) && !workload.trusts(&both));
+        let told = workload.also_trusting(&both);
+        assert!(told.trusts(&both) && told.pair == workload.pair);
+        assert_eq!(told.also_trusting(&both), told, "once");
+        assert_eq!(told.also_trusting(&[]), told);
+        assert_eq!(told, Workload::new("chain", "key", format!("{}{}", old.to_pem(), new.to_pem())));
+        assert!(Workload::default().also_trusting(&both).trusts(&both), "without a certificate yet");
+        assert_eq!(Workload::default().also_trusting(&[]), Workload::default());
     }
 
     #[test]

@@ -282,6 +282,9 @@ impl ControlPlaneBuilder {
         if let Some(settings) = self.new_settings {
             store.settings(settings);
         }
+        if let Some(identity) = &self.identity {
+            store.authority(identity.authority.clone());
+        }
         for source in self.sources {
             store.boxed_source(source);
         }

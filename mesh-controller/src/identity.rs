@@ -32,6 +32,7 @@ pub use reviews::{Clients, TokenReviews};
 pub use secrets::{CaSecrets, CaSecretsError};
 pub(crate) use tls::Acceptor;
 pub use trust::Trust;
+pub(crate) use trust::changes_of;
 use vouched::Vouched;
 
 /// How an authority is made and what it makes.

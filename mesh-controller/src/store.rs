@@ -6,8 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use imbl::OrdMap;
 use mesh_api::{Diagnostic, Location, Object, ObjectRef};
+use mesh_ca::{Authority, Certificate, Current};
 use mesh_xds::model::Settings;
 use mesh_xds::model::request_authentication::{FetchedKeys, KeySource};
 use mesh_xds::{Builder, Change, Snapshot};
@@ -16,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::identity::changes_of;
 use crate::jwks::{News, Wanted};
 use crate::source::{Batch, Event, Source};
 
@@ -47,6 +51,7 @@ pub struct Store {
     sources: Vec<Box<dyn Source>>,
     debounce: Debounce,
     settings: Option<watch::Receiver<Arc<Settings>>>,
+    authority: Option<Arc<Current>>,
     snapshots: watch::Sender<Arc<Published>>,
     problems: watch::Sender<Arc<Problems>>,
     synced: watch::Sender<bool>,
@@ -62,6 +67,7 @@ impl Store {
             sources: Vec::new(),
             debounce,
             settings: None,
+            authority: None,
             snapshots: watch::Sender::new(Arc::new(Published {
                 snapshot: Snapshot::new(settings),
                 ..Published::default()
@@ -85,6 +91,11 @@ impl Store {
     /// Settings that change while the store runs.
     pub fn settings(&mut self, settings: watch::Receiver<Arc<Settings>>) {
         self.settings = Some(settings);
+    }
+
+    /// The authority whose roots agents are told to trust.
+    pub fn authority(&mut self, authority: Arc<Current>) {
+        self.authority = Some(authority);
     }
 
     /// Which keys of tokens are to be fetched by whoever calls this, and where to tell what comes of it.
@@ -120,6 +131,8 @@ impl Store {
         drop(sender);
         let mut settings = self.settings;
         let mut fetched_keys = self.fetched_keys;
+        let trust = self.authority.as_ref().map(|authority| roots(&authority.get()));
+        let mut authorities = self.authority.map(|authority| changes_of(authority).boxed());
         let current = Published::clone(&self.snapshots.borrow());
         let mut writer = Writer {
             current,
@@ -127,6 +140,7 @@ impl Store {
             pending: BTreeSet::new(),
             settings: None,
             keys: BTreeMap::new(),
+            trust,
             unsynced: (0..sources.len()).collect(),
             burst: Burst::new(self.debounce),
             said: Problems::new(names),
@@ -146,6 +160,10 @@ impl Store {
                 Some((index, said)) = batches.recv() => writer.hear(index, said, Instant::now()),
                 Some(new) = newer(&mut settings) => {
                     writer.settings = Some(new);
+                    writer.burst.change(Instant::now());
+                }
+                Some(authority) = another(&mut authorities) => {
+                    writer.trust = Some(roots(&authority));
                     writer.burst.change(Instant::now());
                 }
                 Some((source, fetched)) = told(&mut fetched_keys) => {
@@ -173,6 +191,15 @@ async fn newer(settings: &mut Option<watch::Receiver<Arc<Settings>>>) -> Option<
             None
         }
     }
+}
+
+/// The next authority; `None` when there will be no other.
+async fn another(authorities: &mut Option<BoxStream<'static, Arc<Authority>>>) -> Option<Arc<Authority>> {
+    authorities.as_mut()?.next().await
+}
+
+fn roots(authority: &Authority) -> Vec<String> {
+    authority.roots().iter().map(Certificate::to_pem).collect()
 }
 
 /// What comes next of fetching keys; `None` when nothing will.
@@ -204,6 +231,8 @@ struct Writer {
     settings: Option<Arc<Settings>>,
     /// What fetching keys of tokens has come to since the last publish.
     keys: BTreeMap<KeySource, Option<FetchedKeys>>,
+    /// The roots of the mesh, if they are others than at the last publish.
+    trust: Option<Vec<String>>,
     unsynced: BTreeSet<usize>,
     burst: Burst,
     said: Problems,
@@ -271,6 +300,7 @@ impl Writer {
             None => Change::Delete(key.clone()),
         }));
         changes.extend(std::mem::take(&mut self.keys).into_iter().map(|(source, keys)| Change::Keys(source, keys)));
+        changes.extend(self.trust.take().map(Change::Trust));
         self.current.changed_at = self.burst.since().map(Instant::into_std);
         self.burst.published();
         let current = self.current.snapshot.clone();

@@ -20,6 +20,7 @@ pub(crate) mod problems;
 pub mod route;
 pub mod secrets;
 mod tls;
+pub mod trust;
 mod virtual_host;
 
 use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress, address, socket_address};

@@ -16,6 +16,7 @@ use crate::build::outbound::clusters::{OutboundClusters, SniDnatClusters};
 use crate::build::outbound::{OutboundListeners, OutboundRoutes};
 use crate::build::problems::WithoutCertificates;
 use crate::build::secrets::ClientSecrets;
+use crate::build::trust::TrustBundle;
 use crate::class::{Class, ClassOf};
 use crate::memo::{Memo, Query, Stats};
 use crate::model::request_authentication::KeySource;
@@ -135,6 +136,7 @@ impl Query for ResourcesOf {
                 }
             }
             TypeUrl::NameTable => out.push((*view.get(&NamesFor::client(client))).clone()),
+            TypeUrl::ProxyConfig => return (*view.get(&TrustBundle)).clone(),
             _ => {}
         }
         ResourceSet::new(out)

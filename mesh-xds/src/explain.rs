@@ -61,7 +61,7 @@ impl Resources {
                 TypeUrl::Cluster => out.clusters = all(set)?,
                 TypeUrl::Route => out.routes = all(set)?,
                 TypeUrl::Endpoint => out.endpoints = all(set)?,
-                TypeUrl::Secret | TypeUrl::ExtensionConfig | TypeUrl::NameTable => {}
+                TypeUrl::Secret | TypeUrl::ExtensionConfig | TypeUrl::NameTable | TypeUrl::ProxyConfig => {}
             }
         }
         Ok(out)

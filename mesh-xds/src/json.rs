@@ -58,10 +58,10 @@ pub fn pool() -> Result<&'static DescriptorPool, Error> {
     pool.as_ref().map_err(Clone::clone)
 }
 
-/// Envoy's messages, and the table of names, which is Istio's.
+/// Envoy's messages, and the table of names and the bundle of trust, which are Istio's.
 fn decode_pool() -> Result<DescriptorPool, DescriptorError> {
     let mut pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET)?;
-    pool.add_file_descriptor_proto(names::file())?;
+    pool.add_file_descriptor_protos([names::names(), names::trust()])?;
     Ok(pool)
 }
 
@@ -109,6 +109,7 @@ pub fn list_name(type_url: TypeUrl) -> &'static str {
         TypeUrl::Secret => "secrets",
         TypeUrl::ExtensionConfig => "extensions",
         TypeUrl::NameTable => "names",
+        TypeUrl::ProxyConfig => "proxyConfigs",
     }
 }
 
@@ -357,12 +358,19 @@ mod tests {
     }
 
     #[test]
+    fn trust_is_told() {
+        let set = crate::build::trust::bundle(&["root".to_owned()]);
+        let json = to_json(TypeUrl::ProxyConfig.as_str(), &set.as_slice()[0].value()).unwrap();
+        assert_eq!(json, json!({"caCertificatesPem": ["root"]}));
+    }
+
+    #[test]
     fn a_dump_has_every_list() {
         let listener = Listener { name: "l".into(), ..Listener::default() };
         let set = ResourceSet::new(vec![Arc::new(Resource::encode("l", &listener))]);
         assert_eq!(
             dump(&[(TypeUrl::Listener, set)]).unwrap(),
-            json!({"listeners": [{"name": "l"}], "clusters": [], "routes": [], "endpoints": [], "secrets": [], "extensions": [], "names": []})
+            json!({"listeners": [{"name": "l"}], "clusters": [], "routes": [], "endpoints": [], "secrets": [], "extensions": [], "names": [], "proxyConfigs": []})
         );
     }
 }

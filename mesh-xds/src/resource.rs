@@ -32,11 +32,13 @@ pub enum TypeUrl {
     ExtensionConfig,
     /// NDS, for the DNS server beside a proxy.
     NameTable,
+    /// PCDS, for the agent beside a proxy: whom the mesh trusts.
+    ProxyConfig,
 }
 
 impl TypeUrl {
     /// All types, in push order.
-    pub const ALL: [TypeUrl; 7] = [
+    pub const ALL: [TypeUrl; 8] = [
         TypeUrl::Cluster,
         TypeUrl::Endpoint,
         TypeUrl::Listener,
@@ -44,6 +46,7 @@ impl TypeUrl {
         TypeUrl::Secret,
         TypeUrl::ExtensionConfig,
         TypeUrl::NameTable,
+        TypeUrl::ProxyConfig,
     ];
     /// The type URL on the wire, e.g. `type.googleapis.com/envoy.config.cluster.v3.Cluster`.
     pub const fn as_str(self) -> &'static str {
@@ -55,13 +58,14 @@ impl TypeUrl {
             TypeUrl::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             TypeUrl::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             TypeUrl::NameTable => "type.googleapis.com/istio.networking.nds.v1.NameTable",
+            TypeUrl::ProxyConfig => "type.googleapis.com/istio.mesh.v1alpha1.ProxyConfig",
         }
     }
     /// The type behind a URL from the wire, `None` for types that we don't serve.
     pub fn parse(url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|t| t.as_str() == url)
     }
-    /// Istio's short name in metrics and debug pages: `cds`, `eds`, `lds`, `rds`, `sds`, `ecds`, `nds`.
+    /// Istio's short name in metrics and debug pages: `cds`, `eds`, `lds`, `rds`, `sds`, `ecds`, `nds`, `pcds`.
     pub const fn short(self) -> &'static str {
         match self {
             TypeUrl::Cluster => "cds",
@@ -71,12 +75,13 @@ impl TypeUrl {
             TypeUrl::Secret => "sds",
             TypeUrl::ExtensionConfig => "ecds",
             TypeUrl::NameTable => "nds",
+            TypeUrl::ProxyConfig => "pcds",
         }
     }
     /// True for types whose wildcard subscription means "all that the server has for me": in xDS, LDS and CDS; and the one
-    /// table of names.
+    /// table of names and the one bundle of trust.
     pub const fn is_wildcard(self) -> bool {
-        matches!(self, TypeUrl::Cluster | TypeUrl::Listener | TypeUrl::NameTable)
+        matches!(self, TypeUrl::Cluster | TypeUrl::Listener | TypeUrl::NameTable | TypeUrl::ProxyConfig)
     }
 }
 

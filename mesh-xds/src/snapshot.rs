@@ -45,6 +45,8 @@ pub enum Change {
     Settings(Arc<Settings>),
     /// What came of fetching keys for tokens; `None`: they are not wanted any more.
     Keys(KeySource, Option<FetchedKeys>),
+    /// Whom the mesh trusts: certificates in PEM, one each.
+    Trust(Vec<String>),
 }
 
 /// What an object has put into the tables.
@@ -143,6 +145,8 @@ tables! {
     19 fetched_keys FetchedKeys: KeySource => FetchedKeys;
     /// ReferenceGrants about Secrets for Gateways.
     20 reference_grants ReferenceGrant: InNamespace => model::reference_grant::ReferenceGrant;
+    /// Whom the mesh trusts, in PEM; one row, or none where nobody is certified.
+    21 trust Trust: () => Vec<String>;
 }
 
 impl TableKey for () {
@@ -178,6 +182,7 @@ impl Snapshot {
                 Change::Settings(settings) => next.set_settings(settings, &mut deps),
                 Change::Keys(source, Some(fetched)) => next.put(Row::FetchedKeys(source, Arc::new(fetched)), &mut deps),
                 Change::Keys(source, None) => next.take(&RowKey::FetchedKeys(source), &mut deps),
+                Change::Trust(roots) => next.put(Row::Trust((), Arc::new(roots)), &mut deps),
             }
         }
         if !deps.is_empty() {

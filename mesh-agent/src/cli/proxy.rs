@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use mesh_xds::TypeUrl;
 use mesh_xds::bootstrap::{Node, ProxyConfig, Role, Settings, bootstrap};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +22,7 @@ use tracing::{info, warn};
 use super::{own_addresses, print, resolv_conf, runtime};
 use crate::Environment;
 use crate::admin::Admin;
-use crate::dns::names::Names;
+use crate::dns::names::{MAX_TABLE, Names};
 use crate::dns::{self, Forwarder, Table, Tables};
 use crate::endpoint::Endpoint;
 use crate::identity::{Identity, Options, Source};
@@ -29,7 +31,9 @@ use crate::node::{self, PodInfo, of_pod};
 use crate::relay::Relay;
 use crate::sds;
 use crate::status::{Probes, Readiness, Scrape, Status};
+use crate::subscription::Subscription;
 use crate::supervise::{Drain, Envoy, Order, exit_code};
+use crate::trust::{Bundle, MAX_BUNDLE, Trust};
 use crate::unix::{Socket, is_served};
 
 #[derive(Debug, Args)]
@@ -108,6 +112,8 @@ pub(super) fn proxy(args: ProxyArgs, env: &Environment) -> anyhow::Result<ExitCo
     let annotations = env.get("ISTIO_PROMETHEUS_ANNOTATIONS").filter(|_| args.role == Role::Sidecar);
     let scrape = Scrape::new(settings.prometheus_port, annotations, config.status_port)?;
     let metrics = Metrics::default();
+    // Istio's agent does so only when told to; a root can be replaced in a mesh whose agents do.
+    let told = env.flag("PROXY_CONFIG_XDS_AGENT", true).then(|| node::message(&node, &config));
 
     let ended = runtime()?.block_on(async {
         let (orders, ordered) = mpsc::channel(8);
@@ -117,7 +123,7 @@ pub(super) fn proxy(args: ProxyArgs, env: &Environment) -> anyhow::Result<ExitCo
         // Whoever is in the set ends with it.
         let mut beside = JoinSet::new();
         if let (Some(identity), Some(socket)) = (identity, &settings.xds_socket) {
-            start(&mut beside, identity, socket, &metrics)?;
+            start(&mut beside, identity, told, socket, &metrics)?;
         }
         if let Some(dns) = dns {
             dns.start(&mut beside, &metrics).await?;
@@ -144,17 +150,32 @@ fn identity(env: &Environment, config: &ProxyConfig) -> anyhow::Result<Option<Op
     Ok(Some(options))
 }
 
-/// Starts what serves Envoy: identity, secrets, configuration.
-fn start(beside: &mut JoinSet<()>, identity: Options, xds_socket: &str, metrics: &Metrics) -> anyhow::Result<()> {
+/// Starts what serves Envoy: identity, secrets, configuration; and follows, as this node, what is told of trust.
+fn start(
+    beside: &mut JoinSet<()>,
+    identity: Options,
+    told: Option<core::Node>,
+    xds_socket: &str,
+    metrics: &Metrics,
+) -> anyhow::Result<()> {
     let bind = |path: &Path| Socket::bind(path).with_context(|| format!("opening the socket {}", path.display()));
     let xds = bind(Path::new(xds_socket))?;
-    let relay = Relay::new(identity.xds, metrics.clone());
+    let relay = Relay::new(identity.xds.clone(), metrics.clone());
     beside.spawn(relay.serve(xds));
     if identity.source != Source::Elsewhere {
         let socket = bind(&identity.socket)?;
-        let (identity, workloads) = Identity::new(identity.source, metrics.clone());
-        beside.spawn(async { match identity.run().await {} });
-        beside.spawn(sds::Server::new(workloads).serve(socket));
+        let told = told.filter(|_| matches!(identity.source, Source::Authority(_)));
+        let (publish, bundle) = watch::channel(Bundle::new());
+        let (own, workloads) = Identity::new(identity.source, bundle, metrics.clone());
+        let server = sds::Server::new(workloads.clone());
+        if let Some(node) = told {
+            let kind = TypeUrl::ProxyConfig;
+            let subscription = Subscription { upstream: identity.xds, node, kind, longest: MAX_BUNDLE };
+            let trust = Trust { subscription, publish, workloads, acceptance: server.acceptance() };
+            beside.spawn(async { match trust.run().await {} });
+        }
+        beside.spawn(async { match own.run().await {} });
+        beside.spawn(server.serve(socket));
     }
     Ok(())
 }
@@ -191,8 +212,12 @@ impl Dns {
             forward.patience = patience.parse::<mesh_api::types::Duration>().context("DNS_FORWARD_TIMEOUT")?.to_std();
         }
         let names = Names {
-            upstream,
-            node: node::message(node, config),
+            subscription: Subscription {
+                upstream,
+                node: node::message(node, config),
+                kind: TypeUrl::NameTable,
+                longest: MAX_TABLE,
+            },
             namespace: env.get("POD_NAMESPACE").unwrap_or_default().to_owned(),
             dns_domain: node.dns_domain.clone(),
             search: resolv.search.into_iter().next(),

@@ -24,9 +24,18 @@ pub struct Due {
 /// One stream.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// The version that the client has, by name.
-    names: BTreeMap<String, Option<String>>,
+    /// What the client has, by name.
+    names: BTreeMap<String, Option<Had>>,
     sent: u64,
+}
+
+/// What a client has of a secret.
+#[derive(Debug)]
+struct Had {
+    version: String,
+    /// Of the response that brought it; 0: it is from an earlier stream.
+    nonce: u64,
+    accepted: bool,
 }
 
 impl Session {
@@ -37,23 +46,42 @@ impl Session {
 
     /// What it is subscribed to and hasn't got.
     pub fn due(&self, get: &dyn Fn(&str) -> Option<Secret>) -> Vec<Due> {
-        let due = |(name, had): (&String, &Option<String>)| {
+        let due = |(name, had): (&String, &Option<Had>)| {
             let secret = get(name)?;
             let version = secret.version();
-            (had.as_ref() != Some(&version)).then(|| Due { name: name.clone(), version, secret })
+            (had.as_ref().map(|had| &had.version) != Some(&version)).then(|| Due {
+                name: name.clone(),
+                version,
+                secret,
+            })
         };
         self.names.iter().filter_map(due).collect()
     }
 
     /// Notes what is sent, and returns the nonce to send it with.
     pub fn sent(&mut self, due: &[Due]) -> String {
+        self.sent += 1;
         for due in due {
             if let Some(had) = self.names.get_mut(&due.name) {
-                *had = Some(due.version.clone());
+                *had = Some(Had { version: due.version.clone(), nonce: self.sent, accepted: false });
             }
         }
-        self.sent += 1;
         self.sent.to_string()
+    }
+
+    /// The version in which the client has accepted what it was sent last under this name, if it has; `None` when it is not
+    /// subscribed to it.
+    pub fn accepted(&self, name: &str) -> Option<Option<&str>> {
+        let had = self.names.get(name)?.as_ref();
+        Some(had.filter(|had| had.accepted).map(|had| had.version.as_str()))
+    }
+
+    /// The client has taken a response, or refused it.
+    fn answered(&mut self, nonce: &str, accepted: bool) {
+        let Ok(nonce) = nonce.parse::<u64>() else { return };
+        for had in self.names.values_mut().flatten().filter(|had| had.nonce == nonce) {
+            had.accepted = accepted;
+        }
     }
 
     fn subscribe(&mut self, name: &str, has: Option<String>) {
@@ -67,7 +95,8 @@ impl Session {
         if !is_served(name) {
             warn!(name, "a client waits for a secret that comes from the control plane, not from here");
         }
-        self.names.insert(name.to_owned(), has);
+        let had = has.map(|version| Had { version, nonce: 0, accepted: true });
+        self.names.insert(name.to_owned(), had);
     }
 }
 
@@ -83,6 +112,7 @@ impl Ask for DiscoveryRequest {
         if let Some(error) = &self.error_detail {
             warn!(names = ?self.resource_names, error = error.message, "Envoy refuses a secret");
         }
+        session.answered(&self.response_nonce, self.error_detail.is_none());
         let is_stale = !self.response_nonce.is_empty() && self.response_nonce != session.sent.to_string();
         if is_stale {
             return;
@@ -98,6 +128,7 @@ impl Ask for DeltaDiscoveryRequest {
         if let Some(error) = &self.error_detail {
             warn!(error = error.message, "Envoy refuses a secret");
         }
+        session.answered(&self.response_nonce, self.error_detail.is_none());
         for name in &self.resource_names_unsubscribe {
             session.names.remove(name);
         }

@@ -119,3 +119,59 @@ async fn garbage_and_silence_harm_nobody() {
     assert_eq!(answer.into_inner().resources.len(), 1);
     serving.abort();
 }
+
+#[tokio::test]
+async fn roots_are_accepted_when_every_stream_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let workload = |roots: &'static str| Arc::new(Workload::new("chain", "key", roots));
+    let roots = |workload: &Workload| workload.get("ROOTCA").unwrap();
+    let first = workload("roots");
+    let (publish, workloads) = watch::channel(first.clone());
+    let revoked = folder.path().join("ca-crl.pem");
+    let server = Server::new(workloads).revoked(revoked.clone());
+    let acceptance = server.acceptance();
+    let waits = async |workload: &Workload| {
+        tokio::time::timeout(Duration::from_millis(100), acceptance.of(&roots(workload))).await.is_err()
+    };
+    let serving = tokio::spawn(server.serve(Socket::bind(&path).unwrap()));
+    acceptance.of(&roots(&first)).await;
+
+    let mut client = client(&path).await;
+    let (sender, stream) = asks();
+    let ask = |nonce: &str| DiscoveryRequest {
+        resource_names: vec!["ROOTCA".into()],
+        response_nonce: nonce.into(),
+        ..Default::default()
+    };
+    sender.send(ask("")).unwrap();
+    let mut answers = client.stream_secrets(stream).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap();
+    assert!(waits(&first).await, "sent is not accepted");
+    let error_detail = Some(Default::default());
+    sender.send(DiscoveryRequest { error_detail, ..ask(&answer.nonce) }).unwrap();
+    assert!(waits(&first).await, "refused is not accepted");
+    sender.send(ask(&answer.nonce)).unwrap();
+    acceptance.of(&roots(&first)).await;
+
+    let second = workload("new roots");
+    publish.send_replace(second.clone());
+    let answer = answers.message().await.unwrap().unwrap();
+    assert!(waits(&second).await, "the last accepted is another");
+    sender.send(ask(&answer.nonce)).unwrap();
+    acceptance.of(&roots(&second)).await;
+    // Lists that come later are sent with the roots.
+    std::fs::write(&revoked, "lists").unwrap();
+    let answer = answers.message().await.unwrap().unwrap();
+    assert!(waits(&second).await);
+    sender.send(ask(&answer.nonce)).unwrap();
+    acceptance.of(&roots(&second)).await;
+    // Who is gone is not waited for.
+    let third = workload("third roots");
+    publish.send_replace(third.clone());
+    answers.message().await.unwrap().unwrap();
+    assert!(waits(&third).await);
+    drop((sender, answers));
+    acceptance.of(&roots(&third)).await;
+    serving.abort();
+}

@@ -65,8 +65,7 @@ impl Trust {
         let ours = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let config_maps = || Api::<ConfigMap>::all(self.client.clone());
         let of = |map: ConfigMap| map.namespace().map(|namespace| ObjectRef::<Namespace>::new(&namespace));
-        let due =
-            stream::select(self.changes(), stream::select(changes(leads.clone()), changes(self.settings.clone())));
+        let due = stream::select(self.roots(), stream::select(changes(leads.clone()), changes(self.settings.clone())));
         Controller::new(Api::<Namespace>::all(self.client.clone()), watcher::Config::default())
             .with_config(controller::Config::default().concurrency(CONCURRENCY))
             .trigger_backoff(Pause::SHORT)
@@ -90,7 +89,7 @@ impl Trust {
     async fn keep_bundles_of<K: Hooks>(&self) -> Infallible {
         Controller::new(Api::<K>::all(self.client.clone()), watcher::Config::default())
             .trigger_backoff(Pause::SHORT)
-            .reconcile_all_on(self.changes())
+            .reconcile_all_on(self.roots())
             .run(bundles_of, again, Arc::new(self.clone()))
             .for_each(told())
             .await;
@@ -98,20 +97,8 @@ impl Trust {
     }
 
     /// When the authority is another.
-    fn changes(&self) -> impl Stream<Item = ()> + Send + use<> {
-        let authority = self.authority.clone();
-        stream::unfold(authority.get(), move |before| {
-            let authority = authority.clone();
-            async move {
-                loop {
-                    tokio::time::sleep(PERIOD).await;
-                    let now = authority.get();
-                    if !Arc::ptr_eq(&before, &now) {
-                        return Some(((), now));
-                    }
-                }
-            }
-        })
+    fn roots(&self) -> impl Stream<Item = ()> + Send + use<> {
+        changes_of(self.authority.clone()).map(|_| ())
     }
 
     /// Whether workloads of the mesh may be in a namespace.
@@ -119,6 +106,22 @@ impl Trust {
         let selectors = &self.settings.borrow().mesh.discovery_selectors;
         selectors.is_empty() || selectors.iter().any(|selector| selector.matches(namespace.labels()))
     }
+}
+
+/// The authorities that take the place of this one.
+pub(crate) fn changes_of(authority: Arc<Current>) -> impl Stream<Item = Arc<Authority>> + Send {
+    stream::unfold(authority.get(), move |before| {
+        let authority = authority.clone();
+        async move {
+            loop {
+                tokio::time::sleep(PERIOD).await;
+                let now = authority.get();
+                if !Arc::ptr_eq(&before, &now) {
+                    return Some((now.clone(), now));
+                }
+            }
+        }
+    })
 }
 
 /// When a channel has a new value.

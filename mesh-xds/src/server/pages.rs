@@ -187,7 +187,7 @@ fn sync_status<C>(connection: &Arc<Connection<C>>) -> Value {
             TypeUrl::Route => Some("route"),
             TypeUrl::Endpoint => Some("endpoint"),
             TypeUrl::ExtensionConfig => Some("extensionconfig"),
-            TypeUrl::Secret | TypeUrl::NameTable => None,
+            TypeUrl::Secret | TypeUrl::NameTable | TypeUrl::ProxyConfig => None,
         };
         if let Some(key) = key {
             put(&format!("{key}_sent"), nonce(status.sent_nonce));
