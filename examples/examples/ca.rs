@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use mesh_ca::Current;
 use mesh_ca::authenticate::Jwks;
 use mesh_ca::server::{CertificateService, Metrics};
-use mesh_controller::identity::{CaFolder, CaOptions};
+use mesh_controller::identity::{CaFolder, CaOptions, Rotating};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -25,9 +25,10 @@ async fn main() -> Result<()> {
     let (current, metrics) = (Arc::new(Current::new(authority)), Metrics::default());
     let service = CertificateService::new(current.clone()).authenticator(tokens).metrics(metrics.clone());
     let server = tonic::transport::Server::builder().add_service(service.into_service()).serve(address.parse()?);
+    let rotating = Rotating::new(current, metrics);
     tokio::select! {
         ended = server => Ok(ended?),
-        // What is put into the folder, such as an intermediate of your own root, is used from then on.
-        never = folder.follow(&current, &metrics) => match never {},
+        // What is put into the folder is led in: an intermediate of your own root at once, a new root phase by phase.
+        never = folder.follow(&rotating) => match never {},
     }
 }

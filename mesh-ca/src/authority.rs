@@ -11,6 +11,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::RdnSequence;
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
+use crate::bundle;
 use crate::certificate::{Certificate, CertificateError};
 use crate::issue::{self, Issuer, Template};
 use crate::key::{KeyError, KeyKind, PrivateKey};
@@ -243,6 +244,21 @@ impl Authority {
         let issuer = Issuer { name: self.name.clone(), key_id: self.key_id.clone(), key: &self.key };
         let leaf = Certificate::from_der(&issue::issue(template, &issuer)?)?;
         Ok(Chain { leaf, intermediates: self.chain_pem.clone(), roots: self.roots_pem.clone() })
+    }
+
+    /// All of it as a Secret or a folder in istiod's layout has it, the key included.
+    ///
+    /// # Errors
+    /// When the key cannot be written.
+    pub fn entries(&self) -> Result<Vec<(&'static str, String)>, KeyError> {
+        let mut entries = vec![
+            (bundle::CA_CERT, self.certificate.to_pem()),
+            (bundle::CA_KEY, self.key.to_pem()?),
+            (bundle::CERT_CHAIN, self.chain_pem.concat()),
+            (bundle::ROOT_CERT, self.roots_pem.to_string()),
+        ];
+        entries.extend(self.crl_pem.iter().map(|lists| (bundle::CA_CRL, lists.to_string())));
+        Ok(entries)
     }
 
     /// The signing certificate.

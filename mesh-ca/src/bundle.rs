@@ -15,9 +15,9 @@ use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
 use x509_cert::name::RdnSequence;
 
-use crate::authority::{Authority, Lifetimes};
+use crate::authority::{Authority, Lifetimes, SignError};
 use crate::certificate::Certificate;
-use crate::key::PrivateKey;
+use crate::key::{KeyError, PrivateKey};
 use crate::signed::Signed;
 
 /// The signing certificate, in istiod's layout.
@@ -140,7 +140,7 @@ fn read(
     }
     let crl = crl(entries, &chain)?;
     let authority = Authority::new(key, signing, &chain, roots, crl, lifetimes);
-    leads_to_a_root(&authority, &chain, layout, now)?;
+    leads_to_a_root(&authority, layout, now)?;
     Ok(authority)
 }
 
@@ -198,26 +198,43 @@ fn crl(entries: &Entries<'_>, chain: &[Certificate]) -> Result<Option<String>, B
     String::from_utf8(pem.to_vec()).map(Some).map_err(|_| wrong("is no text".into()))
 }
 
+/// Why nobody would trust what an authority signs.
+enum Untrusted {
+    Sign(SignError),
+    Chain(webpki::Error),
+}
+
+impl From<SignError> for Untrusted {
+    fn from(error: SignError) -> Self {
+        Self::Sign(error)
+    }
+}
+
+/// Whether those who trust these roots trust what the authority signs.
+pub(crate) fn is_trusted_by(authority: &Authority, roots: &[Certificate], now: SystemTime) -> bool {
+    verify(authority, roots, now).is_ok()
+}
+
 /// Signs for nobody, and looks at the result as a proxy would.
-fn leads_to_a_root(
-    authority: &Authority,
-    chain: &[Certificate],
-    layout: &Layout,
-    now: SystemTime,
-) -> Result<(), BundleError> {
+fn verify(authority: &Authority, roots: &[Certificate], now: SystemTime) -> Result<(), Untrusted> {
+    let nobody = crate::issue::uri("spiffe://probe").map_err(SignError::from)?;
+    let (public, name) = (authority.key().public(), RdnSequence::default());
+    let probe = authority.certify(public, name, vec![nobody], Duration::from_secs(60), now)?;
+    let presented = Certificate::all_from_pem(probe.presented_pem().as_bytes()).map_err(SignError::from)?;
+    let (leaf, through) = presented.split_first().ok_or(SignError::Failed(KeyError::Library))?;
+    leaf.leads_to(roots, through, now).map_err(Untrusted::Chain)
+}
+
+fn leads_to_a_root(authority: &Authority, layout: &Layout, now: SystemTime) -> Result<(), BundleError> {
     let entry = layout.chain.first().unwrap_or(&layout.cert);
     let failed =
         |why: &str| BundleError::new(entry, format!("{why}; it must lead from {} to {}", layout.cert, layout.roots));
-    let nobody = crate::issue::uri("spiffe://probe").map_err(|error| failed(&error.to_string()))?;
-    let public = authority.key().public();
-    let probe = authority
-        .certify(public, RdnSequence::default(), vec![nobody], Duration::from_secs(60), now)
-        .map_err(|error| failed(&error.to_string()))?;
-    probe.leaf().leads_to(authority.roots(), chain, now).map_err(|why| match why {
-        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+    verify(authority, authority.roots(), now).map_err(|why| match why {
+        Untrusted::Sign(error) => failed(&error.to_string()),
+        Untrusted::Chain(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
             failed("the chain has a gap or ends in another root")
         }
-        webpki::Error::CertExpired { .. } => failed("a certificate of the chain has expired"),
-        other => failed(&format!("the chain cannot be verified: {other:?}")),
+        Untrusted::Chain(webpki::Error::CertExpired { .. }) => failed("a certificate of the chain has expired"),
+        Untrusted::Chain(other) => failed(&format!("the chain cannot be verified: {other:?}")),
     })
 }

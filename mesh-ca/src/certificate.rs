@@ -148,6 +148,11 @@ impl Certificate {
         self.parsed.tbs_certificate().subject_public_key_info()
     }
 
+    /// True where both are of one key and one name: whoever trusts one trusts what the other signs.
+    pub(crate) fn is_same_authority(&self, other: &Self) -> bool {
+        self.subject_name() == other.subject_name() && self.public_key() == other.public_key()
+    }
+
     /// The key's name in what it signs: as the certificate says, if it does.
     pub(crate) fn key_id(&self) -> Option<Vec<u8>> {
         match self.parsed.tbs_certificate().get_extension::<SubjectKeyIdentifier>() {

@@ -5,7 +5,11 @@
 //!
 //! [`Rotation`] is that order as a state that is kept beside the keys, in one Secret. A step is a function of the state, of
 //! what is observed, and of the time: whoever is killed at any point reads the state and goes on. Two rules make that safe:
-//! the state is written before anybody acts on it, and both keys are in the Secret before the first state is.
+//! the state is written before anybody acts on it, and both keys are in the Secret before the first state is. [`Record`] is
+//! what is written: the state with the two authorities.
+//!
+//! A proxy shows its trust by acknowledging the bundle that it was sent. One that never asks for bundles, such as Istio's own
+//! agent, learns of a root with its next certificate: it is given the time of the longest certificate, and no longer.
 //!
 //! ```
 //! use mesh_ca::rotation::{Observed, Phase, Rotation, Side, Timing};
@@ -13,17 +17,19 @@
 //! let begun = Rotation::begin(1_800_000_000);
 //! assert_eq!((begun.issuer(), begun.trusted()), (Side::Old, &[Side::Old, Side::New][..]));
 //! // Nobody is behind, but the time to settle is not over.
-//! let all = Observed { published: true, behind: vec![] };
+//! let all = Observed { published: true, ..Observed::default() };
 //! assert_eq!(begun.step(&all, &timing, 1_800_000_001), begun);
 //! let next = begun.step(&all, &timing, 1_800_000_000 + timing.settle.as_secs());
 //! assert!(matches!(next.phase, Phase::Draining { .. }) && next.issuer() == Side::New);
 //! ```
 
+mod record;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::Authority;
+pub use record::{Kept, Record};
 
 /// One of the two authorities.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -59,6 +65,20 @@ pub enum Phase {
     Aborted,
 }
 
+impl Phase {
+    /// The phase in a word, for logs, metrics and people.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Distributing => "distributing",
+            Self::Draining { .. } => "draining",
+            Self::Retiring => "retiring",
+            Self::Done => "done",
+            Self::Returning { .. } => "returning",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
 /// A rotation under way, as it is kept.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,8 +99,19 @@ pub struct Rotation {
 pub struct Observed {
     /// Every namespace's ConfigMap has it, so that whoever starts now begins with it.
     pub published: bool,
-    /// The connected proxies that have not acknowledged it.
-    pub behind: Vec<String>,
+    /// The connected proxies that ask for bundles of trust and have not acknowledged this one.
+    pub behind: Vec<Behind>,
+    /// The connected proxies that never ask for bundles.
+    pub silent: Vec<String>,
+}
+
+/// A proxy that has not acknowledged what all should trust.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Behind {
+    /// Its name.
+    pub proxy: String,
+    /// Since when it is connected, in Unix seconds.
+    pub since: u64,
 }
 
 /// How long things take.
@@ -90,9 +121,10 @@ pub struct Timing {
     /// How long all must have trusted both roots before the switch: those who are not connected at this moment read the
     /// ConfigMap, and kubelets pass that on within a minute or two.
     pub settle: Duration,
-    /// How long to wait for proxies that do not acknowledge before giving up.
+    /// How long to wait for a proxy that does not acknowledge before giving up.
     pub patience: Duration,
-    /// The longest lifetime of a workload's certificate.
+    /// The longest lifetime of a workload's certificate. Proxies that never acknowledge have another one by then, and with it
+    /// the trust.
     pub longest: Duration,
 }
 
@@ -136,13 +168,18 @@ impl Rotation {
     pub fn step(&self, observed: &Observed, timing: &Timing, now: u64) -> Self {
         let waited = Duration::from_secs(now.saturating_sub(self.since));
         let seen = observed.published && observed.behind.is_empty();
+        let renewed = observed.silent.is_empty() || waited >= timing.longest;
         match self.phase {
-            Phase::Distributing if seen && waited >= timing.settle => {
+            Phase::Distributing if seen && renewed && waited >= timing.settle => {
                 self.to(Phase::Draining { until: runs_out(timing, now) }, now)
             }
-            Phase::Distributing if waited >= timing.patience => self.abort(&not_seen(observed), timing, now),
+            Phase::Distributing => match self.not_seen(observed, timing, now) {
+                Some(reason) => self.abort(&reason, timing, now),
+                None => self.clone(),
+            },
             Phase::Draining { until } if now >= until => self.to(Phase::Retiring, now),
-            Phase::Retiring if seen => self.to(Phase::Done, now),
+            // Whoever trusts the old root longer harms nobody.
+            Phase::Retiring if seen || waited >= timing.patience => self.to(Phase::Done, now),
             Phase::Returning { until } if now >= until => self.to(Phase::Aborted, now),
             _ => self.clone(),
         }
@@ -160,10 +197,22 @@ impl Rotation {
         Self { reason: Some(reason.to_owned()), ..self.to(phase, now) }
     }
 
-    /// The authority of this phase, of the two.
-    pub fn authority(&self, old: Authority, new: Authority) -> Authority {
-        let (issuer, other) = if self.issuer() == Side::Old { (old, new) } else { (new, old) };
-        if self.trusted().len() > 1 { issuer.also_trusting(other.roots()) } else { issuer }
+    /// Why nothing more is waited for, if so.
+    fn not_seen(&self, observed: &Observed, timing: &Timing, now: u64) -> Option<String> {
+        const NAMED: usize = 5;
+        let is_late = |since: u64| now.saturating_sub(since.max(self.since)) >= timing.patience.as_secs();
+        if !observed.published && is_late(self.since) {
+            let text = "the new root is not in every namespace's ConfigMap istio-ca-root-cert; check meshd's log";
+            return Some(text.to_owned());
+        }
+        let late: Vec<&str> =
+            observed.behind.iter().filter(|behind| is_late(behind.since)).map(|behind| &*behind.proxy).collect();
+        let (count, more) = (late.len(), if late.len() > NAMED { ", …" } else { "" });
+        let named = late.get(..NAMED.min(count)).unwrap_or_default().join(", ");
+        let text = format!(
+            "{count} proxies have not acknowledged the new root ({named}{more}); restart them, put the old authority back, and begin again"
+        );
+        (count > 0).then_some(text)
     }
 
     fn to(&self, phase: Phase, now: u64) -> Self {
@@ -174,17 +223,6 @@ impl Rotation {
 /// When nothing is left of what is signed until now; another replica may learn of the switch a little later.
 fn runs_out(timing: &Timing, now: u64) -> u64 {
     now.saturating_add((timing.longest + timing.settle).as_secs())
-}
-
-fn not_seen(observed: &Observed) -> String {
-    const NAMED: usize = 5;
-    let count = observed.behind.len();
-    if count == 0 {
-        return "the new root is not in every namespace's ConfigMap istio-ca-root-cert; check meshd's log".to_owned();
-    }
-    let named = observed.behind.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    let more = if count > NAMED { ", …" } else { "" };
-    format!("{count} proxies have not acknowledged the new root ({named}{more}); restart them and begin again")
 }
 
 #[cfg(test)]

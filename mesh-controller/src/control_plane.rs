@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::identity::{Acceptor, Identity};
+use crate::identity::{Acceptor, Identity, Proxies, observe};
 use crate::jwks;
 use crate::source::Source;
 use crate::store::{self, Debounce, Problems, Published, Store};
@@ -122,6 +122,12 @@ impl ControlPlane {
     /// What is counted of certificates.
     pub fn certificate_metrics(&self) -> mesh_ca::server::Metrics {
         self.ca_metrics.clone()
+    }
+
+    /// Whom the connected proxies trust.
+    pub fn proxies(&self) -> Proxies {
+        let server = self.server.clone();
+        Proxies::new(move |roots| observe(server.clients(), roots))
     }
 
     /// All that is wrong with the configuration.

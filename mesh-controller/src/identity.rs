@@ -6,6 +6,7 @@
 mod folder;
 mod registration;
 mod reviews;
+mod rotation;
 mod secrets;
 mod tls;
 mod trust;
@@ -17,6 +18,7 @@ use std::time::SystemTime;
 
 use mesh_api::names::SpiffeId;
 use mesh_ca::authenticate::{Authenticator, Credentials, authenticate};
+use mesh_ca::rotation::Timing;
 use mesh_ca::server::proto::IstioCertificateServiceServer;
 use mesh_ca::server::{CertificateService, Metrics};
 use mesh_ca::{Certificate, Current, Lifetimes, RootOptions, Signer};
@@ -29,6 +31,8 @@ use crate::mesh_config::of_revision;
 pub use folder::CaFolder;
 pub use registration::{RegistrationAuthority, SignerRoots};
 pub use reviews::{Clients, TokenReviews};
+pub(crate) use rotation::observe;
+pub use rotation::{Proxies, Rotating};
 pub use secrets::{CaSecrets, CaSecretsError};
 pub(crate) use tls::Acceptor;
 pub use trust::Trust;
@@ -46,11 +50,16 @@ pub struct CaOptions {
     /// A root of our own is renewed in this last part of its life, in percent:
     /// `CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE`.
     pub grace_percent: u32,
+    /// How long the phases of a root's rotation take.
+    pub timing: Timing,
 }
 
 impl Default for CaOptions {
     fn default() -> Self {
-        Self { root: RootOptions::default(), lifetimes: Lifetimes::default(), grace_percent: 20 }
+        let lifetimes = Lifetimes::default();
+        let mut timing = Timing::default();
+        timing.longest = lifetimes.max;
+        Self { root: RootOptions::default(), lifetimes, grace_percent: 20, timing }
     }
 }
 

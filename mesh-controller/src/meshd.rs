@@ -31,7 +31,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{self, MeshFlags, MeshTexts, Verdict};
 use crate::control_plane::{ControlPlane, ControlPlaneBuilder};
-use crate::identity::{Clients, Trust};
+use crate::identity::{Clients, Rotating, Trust};
 use crate::leader::{self, Candidate};
 use crate::mesh_config::{MeshConfigMap, of_revision};
 use crate::source::files::Unreadable;
@@ -157,7 +157,12 @@ impl Meshd {
                 () = &mut shutdown => return Ok(()),
             };
             let authority = identity.authority.clone();
-            let keep_trust = self.keep_trust(cluster.clone(), authority.clone(), follow_settings.clone());
+            let candidate = cluster.clone().map(|client| {
+                Candidate::new(client, &self.namespace, NAMESPACES_LEASE, &self.pod_name, leader::Options::default())
+            });
+            let leads = candidate.as_ref().map(Candidate::leads);
+            let trust = cluster.clone().map(|client| self.trust(client, authority.clone(), follow_settings.clone()));
+            let keep_trust = keep_trust(trust.clone().zip(candidate));
             let serving = webhooks::Serving::new(&self, &identity, cluster.clone());
             let (webhooks, following) = tokio::select! {
                 started = serving.start() => started,
@@ -183,10 +188,15 @@ impl Meshd {
                 anyhow::Ok(())
             };
             let metrics = control_plane.certificate_metrics();
+            let mut rotating = Rotating::new(authority, metrics).proxies(control_plane.proxies());
+            if let Some(leads) = leads {
+                rotating = rotating.replica(&self.pod_name, leads);
+            }
+            control_plane.metrics().register(|registry| rotating.register(registry));
             let run = async {
                 tokio::select! {
                     ended = control_plane.run_until(shutdown) => ended,
-                    never = kept.follow(&authority, &metrics) => match never {},
+                    never = kept.follow(&rotating, trust.as_ref()) => match never {},
                     never = keep_trust => match never {},
                     never = keep_status => match never {},
                     never = following => match never {},
@@ -232,27 +242,10 @@ impl Meshd {
         }
     }
 
-    /// In a cluster: the roots of the mesh where they are read, the ConfigMaps by one of all replicas.
-    fn keep_trust(
-        &self,
-        cluster: Option<Client>,
-        authority: Arc<Current>,
-        settings: watch::Receiver<Arc<Settings>>,
-    ) -> impl Future<Output = Infallible> + use<> {
+    /// The roots of the mesh where a cluster's own read them.
+    fn trust(&self, client: Client, authority: Arc<Current>, settings: watch::Receiver<Arc<Settings>>) -> Trust {
         let service = WebhookService { name: of_revision("istiod", &self.revision), namespace: self.namespace.clone() };
-        let candidate = cluster.clone().map(|client| {
-            Candidate::new(client, &self.namespace, NAMESPACES_LEASE, &self.pod_name, leader::Options::default())
-        });
-        async move {
-            let Some((client, candidate)) = cluster.zip(candidate) else { return pending().await };
-            let leads = candidate.leads();
-            let trust = Trust::new(client, authority, settings, service);
-            tokio::select! {
-                never = trust.clone().keep_config_maps(leads) => never,
-                never = trust.keep_bundles() => never,
-                () = candidate.run(pending()) => pending().await,
-            }
-        }
+        Trust::new(client, authority, settings, service)
     }
 
     /// In a cluster that wants it: what is wrong with Istio's objects, in their status, by one of all replicas.
@@ -308,6 +301,17 @@ fn allow_many_connections() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// In a cluster: keeps the roots of the mesh where they are read, the ConfigMaps by one of all replicas.
+async fn keep_trust(cluster: Option<(Trust, Candidate)>) -> Infallible {
+    let Some((trust, candidate)) = cluster else { return pending().await };
+    let leads = candidate.leads();
+    tokio::select! {
+        never = trust.clone().keep_config_maps(leads) => never,
+        never = trust.keep_bundles() => never,
+        () = candidate.run(pending()) => pending().await,
     }
 }
 

@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Authority, KeyKind, Lifetimes, RootOptions};
 
 const TIMING: Timing =
     Timing { settle: Duration::from_secs(10), patience: Duration::from_secs(200), longest: Duration::from_secs(60) };
@@ -76,7 +75,8 @@ impl Mesh {
         let Some(state) = self.running.clone() else { return };
         let has = |peer: &Peer| state.trusted() == peer.trusted.as_slice();
         let behind = self.peers.iter().enumerate().filter(|(_, peer)| peer.connected && !has(peer));
-        let observed = Observed { published: true, behind: behind.map(|(index, _)| index.to_string()).collect() };
+        let behind = behind.map(|(index, _)| Behind { proxy: index.to_string(), since: 0 });
+        let observed = Observed { behind: behind.collect(), ..seen() };
         self.written = state.step(&observed, &TIMING, self.now);
         self.running = Some(self.written.clone());
     }
@@ -155,19 +155,35 @@ fn it_comes_to_its_end_and_resumes_in_every_phase() {
 #[test]
 fn it_gives_up_by_itself_when_trust_is_not_seen() {
     let begun = Rotation::begin(0);
-    let behind = Observed { published: true, behind: vec!["sleep.default".into()] };
+    let sleep = |since: u64| Observed { behind: vec![Behind { proxy: "sleep.default".into(), since }], ..seen() };
+    let behind = sleep(0);
     assert_eq!(begun.step(&behind, &TIMING, 199), begun);
+    assert_eq!(begun.step(&sleep(100), &TIMING, 299), begun, "who has come lately is waited for as long");
     let aborted = begun.step(&behind, &TIMING, 200);
     assert_eq!((aborted.issuer(), aborted.trusted()), (Side::Old, &[Side::Old][..]));
     assert!(aborted.is_over() && aborted.reason.as_ref().unwrap().contains("sleep.default"), "{aborted:?}");
     let unpublished = begun.step(&Observed::default(), &TIMING, 200);
     assert!(unpublished.reason.unwrap().contains("istio-ca-root-cert"));
-    assert_eq!(aborted.step(&Observed { published: true, behind: vec![] }, &TIMING, 1_000), aborted, "and stays so");
+    assert_eq!(aborted.step(&seen(), &TIMING, 1_000), aborted, "and stays so");
+}
+
+#[test]
+fn who_never_tells_is_given_the_time_of_a_certificate() {
+    let begun = Rotation::begin(0);
+    let silent = Observed { silent: vec!["of-istio.default".into()], ..seen() };
+    assert_eq!(begun.step(&silent, &TIMING, 59), begun, "its certificate may be of before");
+    assert_eq!(begun.step(&silent, &TIMING, 60).phase.word(), "draining", "its certificate has brought both roots");
+    let retiring = begun.step(&seen(), &TIMING, 10).step(&silent, &TIMING, 80);
+    assert_eq!(retiring.step(&silent, &TIMING, 81).phase, Phase::Done, "it is not asked to trust anybody new");
+}
+
+fn seen() -> Observed {
+    Observed { published: true, ..Observed::default() }
 }
 
 #[test]
 fn after_the_switch_the_way_back_is_as_careful() {
-    let seen = Observed { published: true, behind: vec![] };
+    let seen = seen();
     let draining = Rotation::begin(0).step(&seen, &TIMING, 10);
     let returning = draining.abort("a partner does not trust it", &TIMING, 20);
     assert_eq!((returning.issuer(), returning.trusted()), (Side::Old, &[Side::Old, Side::New][..]));
@@ -183,17 +199,4 @@ fn the_state_is_kept_as_text() {
     let text = serde_json::to_string(&draining).unwrap();
     assert_eq!(text, r#"{"phase":"draining","until":7,"since":3}"#);
     assert_eq!(serde_json::from_str::<Rotation>(&text).unwrap(), draining);
-}
-
-#[test]
-fn the_authority_of_a_phase_signs_with_one_key_and_trusts_both() {
-    let now = std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let options = RootOptions { key: KeyKind::EcdsaP256, ..RootOptions::default() };
-    let root = || Authority::self_signed(&options, Lifetimes::default(), now).unwrap();
-    let (old, new) = (root(), root());
-    let certificates = [old.certificate().clone(), new.certificate().clone()];
-    let draining = Rotation { phase: Phase::Draining { until: 7 }, since: 3, reason: None };
-    let authority = draining.authority(old, new);
-    assert_eq!(authority.certificate(), &certificates[1]);
-    assert_eq!(authority.roots(), [certificates[1].clone(), certificates[0].clone()]);
 }

@@ -1,5 +1,7 @@
 //! An authority in a folder, as a mounted Secret or a machine without a cluster has it: read at start, or made if the folder
-//! is empty, and followed.
+//! is empty, and followed. Other certificates that appear there are led in by a rotation, whose record is kept beside them in
+//! `rotation.json`; `rotation-status.json` says where it stands. Of several processes with one folder one moves it and sees
+//! its own proxies only. In a folder that cannot be written nothing is kept: there other certificates hold at once.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -10,14 +12,21 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use mesh_ca::Authority;
 use mesh_ca::bundle::{self, Entries};
-use mesh_ca::server::Metrics;
-use mesh_ca::{Authority, Current};
+use mesh_ca::rotation::{Observed, Record};
 
 use super::CaOptions;
+use super::rotation::{Acting, Rotating, STEP, status};
 
 /// How often the folder is looked at. Mounted Secrets change within a minute, so nobody waits for less.
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: Duration = STEP;
+/// The record of the authority, as secret as the keys.
+const RECORD: &str = "rotation.json";
+/// Where its rotation stands, for people.
+const STATUS: &str = "rotation-status.json";
+/// Locked by the process that moves the rotation.
+const LOCK: &str = "rotation.lock";
 const ENTRIES: [&str; 8] = [
     bundle::CA_CERT,
     bundle::CA_KEY,
@@ -51,8 +60,19 @@ impl CaFolder {
                 .with_context(|| format!("{}: a root cannot be kept here", folder.path.display()))?;
             folder.read = entries(&folder.path)?;
         }
-        let authority = folder.authority(now)?;
-        Ok((folder, authority))
+        let said = folder.authority(now)?;
+        let kept = folder.record().and_then(|record| {
+            let kept = record.authority(folder.options.lifetimes, now);
+            kept.map_err(|error| tracing::warn!("{RECORD}: {error}; it is not followed")).ok()
+        });
+        Ok((folder, kept.unwrap_or(said)))
+    }
+
+    /// What is kept; none where nothing is.
+    fn record(&self) -> Option<Record> {
+        let text = fs::read(self.path.join(RECORD)).ok()?;
+        let record = Record::from_json(&text);
+        record.map_err(|error| tracing::warn!("{RECORD} cannot be read: {error}; it is not followed")).ok()
     }
 
     fn authority(&self, now: SystemTime) -> anyhow::Result<Authority> {
@@ -60,26 +80,96 @@ impl CaFolder {
         bundle::plugged_in(&entries, self.options.lifetimes, now).with_context(|| self.path.display().to_string())
     }
 
-    /// Puts what the folder says into `current` whenever it changes and is right; otherwise the old stays, and the log says why.
-    pub async fn follow(mut self, current: &Current, metrics: &Metrics) -> Infallible {
+    /// Follows the folder: what it says is led in, and `rotating` acts by what is kept. What cannot be used changes nothing,
+    /// and the log says why.
+    pub async fn follow(mut self, rotating: &Rotating) -> Infallible {
+        let mut acting = Acting::new(rotating.clone(), self.options.lifetimes);
+        let mut said = self.authority(SystemTime::now()).ok();
+        let mut lock = None;
+        let mut before: Option<Record> = None;
         loop {
+            if let Some(new) = self.news().await {
+                said = Some(new);
+            }
+            lock = lock.or_else(|| self.lock());
+            let kept = before.take().filter(|_| lock.is_some()).or_else(|| self.record());
+            let next = match &said {
+                Some(said) if lock.is_some() => self.moved(kept, said, rotating),
+                _ => kept,
+            };
+            if let Some(record) = &next {
+                acting.act(record);
+            }
+            before = next;
             tokio::time::sleep(PERIOD).await;
-            let path = self.path.clone();
-            let Ok(Ok(read)) = tokio::task::spawn_blocking(move || entries(&path)).await else { continue };
-            if read == self.read || read.is_empty() {
-                continue;
-            }
-            self.read = read;
-            match self.authority(SystemTime::now()) {
-                Ok(authority) => {
-                    tracing::info!(subject = authority.certificate().subject(), "the authority has changed");
-                    metrics.authority(&authority);
-                    current.set(authority);
-                }
-                Err(error) => tracing::warn!("{error:#}; the authority of before stays in force"),
-            }
         }
     }
+
+    /// The authority in the folder, when it is another and right.
+    async fn news(&mut self) -> Option<Authority> {
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || entries(&path)).await.ok()?.ok()?;
+        if read == self.read || read.is_empty() {
+            return None;
+        }
+        self.read = read;
+        let authority = self.authority(SystemTime::now());
+        authority.map_err(|error| tracing::warn!("{error:#}; the authority of before stays in force")).ok()
+    }
+
+    /// The next record, written; the same where it cannot be written.
+    fn moved(&self, kept: Option<Record>, said: &Authority, rotating: &Rotating) -> Option<Record> {
+        let (timing, lifetimes, now) = (&self.options.timing, self.options.lifetimes, SystemTime::now());
+        let first = || Record::new(said).map_err(|error| tracing::warn!("{error}")).ok();
+        let Some(record) = kept else { return first().map(|record| self.written(None, record, said)) };
+        // Nobody publishes ConfigMaps here: whoever mounts the root's certificate sees to it.
+        let observed = Observed { published: true, ..rotating.observe(&record) };
+        let next = record.said(said, timing, lifetimes, now).map(|record| record.step(&observed, timing, now));
+        let next = next.unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            record.clone()
+        });
+        let status = format!("{:#}\n", status(&next, &observed));
+        let file = self.path.join(STATUS);
+        if fs::read_to_string(&file).ok().as_ref() != Some(&status)
+            && let Err(error) = replace(&file, status.as_bytes())
+        {
+            tracing::debug!("{}: {error}", file.display());
+        }
+        Some(if next == record { record } else { self.written(Some(record), next, said) })
+    }
+
+    /// A record that may be acted upon, as it is written.
+    fn written(&self, before: Option<Record>, record: Record, said: &Authority) -> Record {
+        let written = record.to_json().map_err(io::Error::other);
+        let Err(error) = written.and_then(|text| replace(&self.path.join(RECORD), &text)) else { return record };
+        if before.as_ref() != Some(&record) {
+            let folder = self.path.display();
+            tracing::warn!("{folder}: {RECORD} cannot be written ({error}); other certificates hold at once");
+        }
+        // Half of a rotation that nobody remembers is worse than none.
+        Record::new(said).unwrap_or(record)
+    }
+
+    /// The right to move the rotation; the kernel takes it back when the process ends. Whoever cannot even ask has the folder
+    /// to read only, as everybody else has.
+    fn lock(&self) -> Option<Option<fs::File>> {
+        let path = self.path.join(LOCK);
+        match fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path) {
+            Ok(file) => file.try_lock().is_ok().then_some(Some(file)),
+            Err(_) => Some(None),
+        }
+    }
+}
+
+/// Replaces a file so that a reader sees the old text or the new, never a part; only its owner may read it.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let _ = fs::remove_file(&beside);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
 }
 
 /// The entries of a folder; none where there is no folder.

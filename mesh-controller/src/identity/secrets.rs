@@ -1,10 +1,14 @@
 //! The authority in a cluster's Secrets: what users plugged in as `cacerts`, or a root of our own in `istio-ca-secret`.
 //!
 //! A root is made once and never overwritten by another: certificates of it are about. Replicas that start together agree on
-//! one, because a Secret can be created only once. What is damaged is told and changes nothing; an authority that others
-//! follow keeps those roots trusted that were trusted before.
+//! one, because a Secret can be created only once. What is damaged is told and changes nothing.
+//!
+//! All replicas act by the record in the Secret `istio-ca-rotation`. When the others say something new, the replica that leads
+//! leads it in, phase by phase; each replica reports in a ConfigMap of that name whom its proxies trust.
 
-use std::collections::BTreeMap;
+mod reports;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
@@ -12,16 +16,27 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::watcher;
 use kube::{Client, Error};
 use mesh_ca::bundle::{self, BundleError, Entries};
+use mesh_ca::key::KeyError;
 use mesh_ca::reconcile::{self, CA_SECRET, CACERTS_SECRET, OwnRoot, OwnRootError};
-use mesh_ca::server::Metrics;
-use mesh_ca::{Authority, Current, PrivateKey, SignError};
+use mesh_ca::rotation::{Observed, Record};
+use mesh_ca::{Authority, PrivateKey, SignError};
 
 use super::CaOptions;
+use super::rotation::{Acting, Rotating, STEP, moves, waits};
+use super::trust::Trust;
 use crate::retry::Retry;
+use reports::Reports;
+
+/// The Secret with the record of the authority, and the ConfigMap with what replicas report.
+pub(super) const ROTATION: &str = "istio-ca-rotation";
+/// The entry of the Secret that holds the record.
+const RECORD: &str = "rotation.json";
+/// On `istio-ca-secret`: whatever its value, a root with a new key takes the old one's place.
+const ROTATE: &str = "mesh-rs.io/rotate-root";
 
 /// How often the age of the root is looked at: `CITADEL_SELF_SIGNED_ROOT_CERT_CHECK_INTERVAL`.
 const CHECK: Duration = Duration::from_secs(60 * 60);
@@ -36,6 +51,9 @@ pub enum CaSecretsError {
     /// The root of our own cannot be used or made.
     #[error(transparent)]
     Own(#[from] OwnRootError),
+    /// The key cannot be kept.
+    #[error("Secret {ROTATION}: {0}")]
+    Kept(#[from] KeyError),
 }
 
 /// The Secrets of an authority.
@@ -50,6 +68,8 @@ pub struct CaSecrets {
 struct Seen {
     plugged_in: Option<Secret>,
     own: Option<Secret>,
+    /// With the record.
+    rotation: Option<Secret>,
 }
 
 impl Seen {
@@ -57,6 +77,13 @@ impl Seen {
     fn data(&self) -> [BTreeMap<String, ByteString>; 2] {
         let data = |secret: &Option<Secret>| secret.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default();
         [data(&self.plugged_in), data(&self.own)]
+    }
+
+    /// What is kept of the authority; none where nothing is, or nothing of use.
+    fn record(&self) -> Option<Record> {
+        let text = &self.rotation.as_ref()?.data.as_ref()?.get(RECORD)?.0;
+        let record = Record::from_json(text);
+        record.map_err(|error| tracing::warn!("Secret {ROTATION}: {error}; it is not followed")).ok()
     }
 
     /// What users plugged in, if they did.
@@ -85,24 +112,59 @@ impl CaSecrets {
     pub async fn open(&self) -> Result<Authority, CaSecretsError> {
         let mut retry = Retry::new(format!("Secrets {CACERTS_SECRET} and {CA_SECRET} in {}", self.namespace));
         loop {
-            match self.look().await {
-                Ok(seen) => match seen.authority(&self.namespace, &self.options, SystemTime::now())? {
-                    OwnRoot::Use(authority) => return Ok(*authority),
-                    OwnRoot::Create(secret) => match self.create(&secret).await {
-                        // What is there now counts, whoever made it.
-                        Ok(()) => retry.worked(),
-                        Err(error) => retry.failed(&error).await,
-                    },
+            let done = match self.look().await {
+                Ok(seen) => match self.opened(&seen)? {
+                    Ok(authority) => return Ok(*authority),
+                    // What is there then counts, whoever made it.
+                    Err(missing) => self.create(&missing).await,
                 },
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => retry.worked(),
                 Err(error) => retry.failed(&error).await,
             }
         }
     }
 
+    /// The authority to begin with, or the Secret that has to be there first.
+    fn opened(&self, seen: &Seen) -> Result<Result<Box<Authority>, Box<Secret>>, CaSecretsError> {
+        let now = SystemTime::now();
+        let said = match seen.authority(&self.namespace, &self.options, now)? {
+            OwnRoot::Use(authority) => authority,
+            OwnRoot::Create(secret) => return Ok(Err(secret)),
+        };
+        let Some(kept) = seen.record() else {
+            return Ok(Err(Box::new(self.secret_of(&Record::new(&said)?, seen))));
+        };
+        Ok(Ok(match kept.authority(self.options.lifetimes, now) {
+            Ok(kept) => Box::new(kept),
+            Err(error) => {
+                tracing::warn!("Secret {ROTATION}: {error}; it is not followed");
+                said
+            }
+        }))
+    }
+
     async fn look(&self) -> Result<Seen, Error> {
-        let (plugged_in, own) =
-            tokio::try_join!(self.secrets.get_opt(CACERTS_SECRET), self.secrets.get_opt(CA_SECRET))?;
-        Ok(Seen { plugged_in, own })
+        let get = |name| self.secrets.get_opt(name);
+        let (plugged_in, own, rotation) = tokio::try_join!(get(CACERTS_SECRET), get(CA_SECRET), get(ROTATION))?;
+        Ok(Seen { plugged_in, own, rotation })
+    }
+
+    /// The Secret of a record, in the place of what was seen.
+    fn secret_of(&self, record: &Record, seen: &Seen) -> Secret {
+        let named = ObjectMeta {
+            name: Some(ROTATION.to_owned()),
+            namespace: Some(self.namespace.clone()),
+            ..ObjectMeta::default()
+        };
+        let text = record.to_json().unwrap_or_default();
+        Secret {
+            metadata: seen.rotation.as_ref().map_or(named, |secret| secret.metadata.clone()),
+            data: Some(BTreeMap::from([(RECORD.to_owned(), ByteString(text))])),
+            ..Secret::default()
+        }
     }
 
     /// Creates a Secret; one that is there already is as good.
@@ -114,86 +176,142 @@ impl CaSecrets {
         }
     }
 
-    /// Puts what the Secrets say into `current` whenever they change, renews a root of our own before it ends, and brings its
-    /// Secret back when it was deleted.
-    pub async fn follow(self, current: &Current, metrics: &Metrics) -> Infallible {
-        let mut plugged_in = self.watch(CACERTS_SECRET);
-        let mut own = self.watch(CA_SECRET);
+    /// Brings a root's Secret back that was deleted: its certificates are about.
+    async fn restore(&self, seen: &Seen, rotating: &Rotating) {
+        let wanted = seen.record().and_then(|record| record.wanted(self.options.lifetimes, SystemTime::now()).ok());
+        let secret = match &wanted {
+            Some(wanted) => reconcile::ca_secret(wanted, &self.namespace),
+            None => reconcile::ca_secret(&rotating.current(), &self.namespace),
+        };
+        let restored = match secret {
+            Ok(secret) => self.create(&secret).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match restored {
+            Ok(()) => tracing::warn!("Secret {CA_SECRET} was deleted; it is there again, with the root in use"),
+            Err(error) => tracing::warn!("Secret {CA_SECRET} was deleted, and cannot be restored: {error}"),
+        }
+    }
+
+    /// Follows the Secrets: what they say is led in by the replica that leads, and `rotating` acts by the record. A root of our
+    /// own is renewed before it ends, replaced when it is annotated so, and its Secret brought back when it was deleted.
+    /// `trust` sees whether the roots are in every namespace.
+    pub async fn follow(self, rotating: &Rotating, trust: Option<&Trust>) -> Infallible {
+        let mut events =
+            futures::stream::select_all([CACERTS_SECRET, CA_SECRET, ROTATION].map(|name| self.watch(name)));
         let mut retry = Retry::new(format!("Secrets {CACERTS_SECRET} and {CA_SECRET} in {}", self.namespace));
-        let mut check = tokio::time::interval(CHECK);
-        let (mut seen, mut known) = (Seen::default(), (false, false));
-        let mut used: Option<Seen> = None;
+        let mut acting = Acting::new(rotating.clone(), self.options.lifetimes);
+        let mut reports = Reports::new(self.secrets.clone().into_client(), &self.namespace, rotating.name());
+        let (mut seen, mut known) = (Seen::default(), BTreeSet::new());
+        let mut said = Said::default();
         loop {
+            let pause = if seen.record().as_ref().is_some_and(moves) { STEP } else { CHECK };
             let event = tokio::select! {
-                event = plugged_in.next() => event.map(|event| event.map(|secret| {
-                    (seen.plugged_in, known.0) = (secret, true);
-                })),
-                event = own.next() => event.map(|event| event.map(|secret| (seen.own, known.1) = (secret, true))),
-                _ = check.tick() => Some(Ok(())),
+                Some(event) = events.next() => Some(event),
+                () = tokio::time::sleep(pause) => None,
             };
-            if let Some(Err(error)) = event {
-                retry.failed(&error).await;
+            match event {
+                Some(Ok((name, secret))) => {
+                    known.insert(name);
+                    match name {
+                        CACERTS_SECRET => seen.plugged_in = secret,
+                        CA_SECRET => seen.own = secret,
+                        _ => seen.rotation = secret,
+                    }
+                }
+                Some(Err(error)) => {
+                    retry.failed(&error).await;
+                    continue;
+                }
+                None => {}
+            }
+            let record = seen.record();
+            if let Some(record) = &record {
+                acting.act(record);
+            }
+            if known.len() < 3 {
                 continue;
             }
-            if known != (true, true) {
-                continue;
-            }
-            if used.as_ref().is_none_or(|used| used.data() != seen.data()) {
-                let was_plugged_in = used.is_some_and(|used| used.plugged_in().is_some());
-                self.use_what_is_there(&seen, was_plugged_in, current, metrics).await;
-                used = Some(seen.clone());
-            }
-            match self.renew(&seen, current).await {
+            let turn = async {
+                let mut observed = Observed { published: true, ..Observed::default() };
+                if let Some(record) = record.as_ref().filter(|record| moves(record)) {
+                    observed = reports.exchange(record, rotating.observe(record), rotating.leads()).await?;
+                    if let Some(trust) = trust.filter(|_| rotating.leads() && waits(record)) {
+                        observed.published = trust.is_published().await?;
+                    }
+                }
+                if rotating.leads() {
+                    said.hear(&self, &seen, rotating).await;
+                    if let Some(written) = self.move_on(record.as_ref(), &said, &observed, &seen).await? {
+                        seen.rotation = Some(written);
+                    }
+                    self.renew(&seen).await?;
+                }
+                Ok::<(), Undone>(())
+            };
+            match turn.await {
                 Ok(()) => retry.worked(),
                 Err(error) => retry.tell(&error),
             }
-        }
-    }
-
-    fn watch(&self, name: &str) -> BoxStream<'static, watcher::Result<Option<Secret>>> {
-        watcher::watch_object(self.secrets.clone(), name).boxed()
-    }
-
-    async fn use_what_is_there(&self, seen: &Seen, was_plugged_in: bool, current: &Current, metrics: &Metrics) {
-        if was_plugged_in && seen.plugged_in().is_none() {
-            tracing::warn!("Secret {CACERTS_SECRET} is gone; its authority stays in force until the next start");
-            return;
-        }
-        let old = current.get();
-        match seen.authority(&self.namespace, &self.options, SystemTime::now()) {
-            Ok(OwnRoot::Use(authority)) => {
-                let authority = authority.also_trusting(old.roots());
-                tracing::info!(subject = authority.certificate().subject(), "the authority is as the Secrets have it");
-                metrics.authority(&authority);
-                current.set(authority);
+            if let Some(record) = seen.record() {
+                acting.act(&record);
             }
-            Ok(OwnRoot::Create(_)) => {
-                let restored = match reconcile::ca_secret(&old, &self.namespace) {
-                    Ok(secret) => self.create(&secret).await.map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
-                };
-                match restored {
-                    Ok(()) => tracing::warn!("Secret {CA_SECRET} was deleted; it is there again, with the root in use"),
-                    Err(error) => tracing::warn!("Secret {CA_SECRET} was deleted, and cannot be restored: {error}"),
-                }
-            }
-            Err(error) => tracing::warn!("{error}; the authority of before stays in force"),
         }
     }
 
-    /// Writes a new certificate of the same key where a root of our own is old. Who is later than another replica is refused,
-    /// and sees the other's.
-    async fn renew(&self, seen: &Seen, current: &Current) -> Result<(), Renewal> {
-        let (old, now) = (current.get(), SystemTime::now());
+    fn watch(&self, name: &'static str) -> BoxStream<'static, watcher::Result<(&'static str, Option<Secret>)>> {
+        let named = move |event: watcher::Result<Option<Secret>>| event.map(|secret| (name, secret));
+        watcher::watch_object(self.secrets.clone(), name).map(named).boxed()
+    }
+
+    /// Writes the record that follows, if another does: the Secret as it is then. Another replica's wins.
+    async fn move_on(
+        &self,
+        record: Option<&Record>,
+        said: &Said,
+        observed: &Observed,
+        seen: &Seen,
+    ) -> Result<Option<Secret>, Undone> {
+        let Some(authority) = &said.authority else { return Ok(None) };
+        let (timing, lifetimes, now) = (&self.options.timing, self.options.lifetimes, SystemTime::now());
+        let next = match record {
+            Some(record) => record.said(authority, timing, lifetimes, now)?.step(observed, timing, now),
+            None => Record::new(authority)?,
+        };
+        if record == Some(&next) {
+            return Ok(None);
+        }
+        let secret = self.secret_of(&next, seen);
+        let written = match &seen.rotation {
+            Some(_) => self.secrets.replace(ROTATION, &PostParams::default(), &secret).await,
+            None => self.secrets.create(&PostParams::default(), &secret).await,
+        };
+        match written {
+            Err(Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(None),
+            written => Ok(Some(written?)),
+        }
+    }
+
+    /// Writes a new certificate of the same key where a root of our own is old, and a root with a new key where that is asked
+    /// for. Who is later than another replica is refused, and sees the other's.
+    async fn renew(&self, seen: &Seen) -> Result<(), Undone> {
+        let now = SystemTime::now();
         let Some(own) = seen.own.as_ref().filter(|_| seen.plugged_in().is_none()) else { return Ok(()) };
-        if !reconcile::root_is_old(&old, self.options.grace_percent, now) {
+        let Ok(root) = bundle::self_signed(&bundle::entries(own), self.options.lifetimes, now) else { return Ok(()) };
+        let is_asked = own.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(ROTATE));
+        let key = if is_asked {
+            PrivateKey::generate(self.options.root.key)
+        } else if reconcile::root_is_old(&root, self.options.grace_percent, now) {
+            PrivateKey::from_pem(root.key().to_pem()?.as_bytes())
+        } else {
             return Ok(());
-        }
-        let key = PrivateKey::from_pem(old.key().to_pem().map_err(SignError::from)?.as_bytes());
-        let key = key.map_err(SignError::from)?;
-        let renewed = Authority::with_root_key(key, &self.options.root, self.options.lifetimes, now)?;
+        };
+        let renewed = Authority::with_root_key(key?, &self.options.root, self.options.lifetimes, now)?;
         let mut secret = reconcile::ca_secret(&renewed, &self.namespace)?;
         secret.metadata = own.metadata.clone();
+        if let Some(annotations) = &mut secret.metadata.annotations {
+            annotations.remove(ROTATE);
+        }
         match self.secrets.replace(CA_SECRET, &PostParams::default(), &secret).await {
             Err(Error::Api(status)) if status.is_conflict() => Ok(()),
             written => Ok(written.map(|_| ())?),
@@ -201,11 +319,39 @@ impl CaSecrets {
     }
 }
 
-/// Why a root is not renewed.
+/// What the Secrets' owner said last that was of use.
+#[derive(Default)]
+struct Said {
+    authority: Option<Authority>,
+    of: Option<Seen>,
+}
+
+impl Said {
+    async fn hear(&mut self, secrets: &CaSecrets, seen: &Seen, rotating: &Rotating) {
+        if self.of.as_ref().is_some_and(|of| of.data() == seen.data()) {
+            return;
+        }
+        let was_plugged_in = self.of.as_ref().is_some_and(|of| of.plugged_in().is_some());
+        self.of = Some(seen.clone());
+        if was_plugged_in && seen.plugged_in().is_none() {
+            tracing::warn!("Secret {CACERTS_SECRET} is gone; its authority stays in force until the next start");
+            return;
+        }
+        match seen.authority(&secrets.namespace, &secrets.options, SystemTime::now()) {
+            Ok(OwnRoot::Use(authority)) => self.authority = Some(*authority),
+            Ok(OwnRoot::Create(_)) => secrets.restore(seen, rotating).await,
+            Err(error) => tracing::warn!("{error}; the authority of before stays in force"),
+        }
+    }
+}
+
+/// Why a turn was not done to its end.
 #[derive(Debug, thiserror::Error)]
-enum Renewal {
-    #[error("the root cannot be renewed: {0}")]
+enum Undone {
+    #[error(transparent)]
     Sign(#[from] SignError),
-    #[error("the renewed root cannot be written: {0}")]
-    Write(#[from] Error),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Ask(#[from] Error),
 }

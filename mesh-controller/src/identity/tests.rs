@@ -75,28 +75,98 @@ fn a_root_is_made_once_and_kept() {
     assert!(error.contains("ca-key.pem: no private key"), "{error}");
 }
 
+/// A copy of a folder's authority takes the place of another's.
+fn put(from: &std::path::Path, to: &std::path::Path) {
+    for name in ["ca-key.pem", "ca-cert.pem", "root-cert.pem"] {
+        std::fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+}
+
+/// Follows a folder in a task, without waiting between the phases of a rotation.
+struct Following {
+    current: Arc<Current>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Following {
+    fn new(folder: &std::path::Path, settle: u64, proxies: Proxies) -> Self {
+        let mut options = options();
+        options.timing.settle = Duration::from_secs(settle);
+        options.timing.longest = Duration::ZERO;
+        // What is followed is looked at by the machine's clock.
+        let (folder, authority) = CaFolder::open(folder.to_owned(), options, SystemTime::now()).unwrap();
+        let current = Arc::new(Current::new(authority));
+        let rotating = Rotating::new(current.clone(), Metrics::default()).proxies(proxies);
+        let task = tokio::spawn(async move { match folder.follow(&rotating).await {} });
+        Self { current, task }
+    }
+
+    async fn until(&self, is_right: impl Fn(&Authority) -> bool) {
+        while !is_right(&self.current.get()) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// As a process that is killed.
+    async fn end(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn the_folder_is_followed() {
+async fn a_folder_leads_a_new_root_in() {
     let parent = tempfile::tempdir().unwrap();
     let (old, new) = (parent.path().join("old"), parent.path().join("new"));
-    // What is followed is looked at by the machine's clock.
-    let open = |path: &std::path::Path| CaFolder::open(path.to_owned(), options(), SystemTime::now()).unwrap();
-    let (folder, authority) = open(&old);
-    let (_, next) = open(&new);
-    let current = Arc::new(Current::new(authority));
-    let following = tokio::spawn({
-        let current = current.clone();
-        async move { folder.follow(&current, &Metrics::default()).await }
+    let (before, next) = (root_of(&old).1, root_of(&new).1);
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let behind = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let proxies = Proxies::new({
+        let (seen, behind) = (seen.clone(), behind.clone());
+        move |roots| {
+            seen.lock().unwrap().push(roots.len());
+            let proxy = mesh_ca::rotation::Behind { proxy: "sleep.default".into(), since: u64::MAX };
+            let behind = behind.load(std::sync::atomic::Ordering::Relaxed).then_some(proxy);
+            mesh_ca::rotation::Observed { behind: behind.into_iter().collect(), ..Default::default() }
+        }
     });
-    let before = current.get().certificate().clone();
+    let following = Following::new(&old, 0, proxies.clone());
     std::fs::copy(new.join("ca-key.pem"), old.join("ca-key.pem")).unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(*current.get().certificate(), before, "half a change is none");
-    for name in ["ca-cert.pem", "root-cert.pem"] {
-        std::fs::copy(new.join(name), old.join(name)).unwrap();
-    }
-    while current.get().certificate() != next.certificate() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    following.abort();
+    assert_eq!(*following.current.get().certificate(), before, "half a change is none");
+    put(&new, &old);
+    following.until(|authority| authority.roots().len() == 2).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(*following.current.get().certificate(), before, "somebody does not trust the new one yet");
+    let status = std::fs::read_to_string(old.join("rotation-status.json")).unwrap();
+    assert!(status.contains("distributing") && status.contains("sleep.default"), "{status}");
+    following.end().await;
+
+    // Another process goes on where the first was killed.
+    let following = Following::new(&old, 0, proxies);
+    assert_eq!(following.current.get().roots().len(), 2);
+    assert_eq!(*following.current.get().certificate(), before);
+    behind.store(false, std::sync::atomic::Ordering::Relaxed);
+    following.until(|authority| *authority.certificate() == next).await;
+    following.until(|authority| authority.roots().len() == 1).await;
+    assert!(seen.lock().unwrap().contains(&2), "the proxies were asked for both roots");
+    following.end().await;
+    assert_eq!(root_of(&old).1, next);
+}
+
+#[tokio::test(start_paused = true)]
+async fn putting_the_old_back_gives_the_new_up() {
+    let parent = tempfile::tempdir().unwrap();
+    let [old, new, kept] = ["old", "new", "kept"].map(|name| parent.path().join(name));
+    let before = root_of(&old).1;
+    root_of(&new);
+    std::fs::create_dir(&kept).unwrap();
+    put(&old, &kept);
+    let following = Following::new(&old, 3600, Proxies::default());
+    put(&new, &old);
+    following.until(|authority| authority.roots().len() == 2).await;
+    put(&kept, &old);
+    following.until(|authority| authority.roots().len() == 1).await;
+    assert_eq!(*following.current.get().certificate(), before);
+    following.end().await;
 }

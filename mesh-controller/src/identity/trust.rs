@@ -3,6 +3,7 @@
 //! What should be there is decided by [`mesh_ca::reconcile`]; here are the watches that tell when to look. What others edit or
 //! delete is mended; what they own beside it is left alone.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::future::{Ready, ready};
@@ -16,7 +17,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::core::ResourceExt;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -96,9 +97,33 @@ impl Trust {
         std::future::pending().await
     }
 
+    /// Whether the roots are in every namespace that wants them.
+    ///
+    /// # Errors
+    /// When the apiserver does not answer.
+    pub async fn is_published(&self) -> Result<bool, Error> {
+        let ours = ListParams::default().fields(&format!("metadata.name={ROOT_CONFIG_MAP}"));
+        let (namespaces, config_maps) =
+            (Api::<Namespace>::all(self.client.clone()), Api::<ConfigMap>::all(self.client.clone()));
+        let everything = ListParams::default();
+        let (namespaces, config_maps) = tokio::try_join!(namespaces.list(&everything), config_maps.list(&ours))?;
+        let authority = self.authority.get();
+        let maps: BTreeMap<String, &ConfigMap> =
+            config_maps.iter().filter_map(|map| Some((map.namespace()?, map))).collect();
+        Ok(namespaces.iter().filter(|namespace| self.keeps(namespace)).all(|namespace| {
+            let name = namespace.name_any();
+            reconcile::root_config_map(&authority, &name, maps.get(&name).copied()).is_none()
+        }))
+    }
+
     /// When the authority is another.
     fn roots(&self) -> impl Stream<Item = ()> + Send + use<> {
         changes_of(self.authority.clone()).map(|_| ())
+    }
+
+    /// Whether a namespace is to have the roots.
+    fn keeps(&self, namespace: &Namespace) -> bool {
+        namespace.metadata.deletion_timestamp.is_none() && self.selects(namespace)
     }
 
     /// Whether workloads of the mesh may be in a namespace.
@@ -134,8 +159,7 @@ async fn config_maps_of(
     context: Arc<(Trust, watch::Receiver<bool>)>,
 ) -> Result<Action, Error> {
     let (trust, leads) = &*context;
-    let is_ending = namespace.metadata.deletion_timestamp.is_some();
-    if !*leads.borrow() || is_ending || !trust.selects(&namespace) {
+    if !*leads.borrow() || !trust.keeps(&namespace) {
         return Ok(Action::await_change());
     }
     let name = namespace.name_any();

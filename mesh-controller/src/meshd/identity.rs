@@ -12,14 +12,14 @@ use clap::Args;
 use kube::Client;
 use mesh_api::Name;
 use mesh_ca::authenticate::{AUDIENCE, Authenticator, ClientCertificate, Jwks, KubernetesTokens, Xfcc};
-use mesh_ca::server::Metrics;
 use mesh_ca::signer::kubernetes::Signers;
 use mesh_ca::{Authority, Certificate, Current, KeyKind, Lifetimes};
 use mesh_xds::model::Settings;
 
 use super::duration;
 use crate::identity::{
-    CaFolder, CaOptions, CaSecrets, Clients, Identity, RegistrationAuthority, SignerRoots, TokenReviews,
+    CaFolder, CaOptions, CaSecrets, Clients, Identity, RegistrationAuthority, Rotating, SignerRoots, TokenReviews,
+    Trust,
 };
 
 /// The one external authority that istiod knows: the signers of the cluster.
@@ -30,7 +30,8 @@ const CLUSTER_ROOTS: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.cr
 #[derive(Args, Clone, Debug)]
 pub(super) struct IdentityFlags {
     /// Folder of the authority, as the Secret cacerts has it (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, or
-    /// tls.crt, tls.key, ca.crt), followed; if empty, a root is made there. Without it the Secrets cacerts and istio-ca-secret
+    /// tls.crt, tls.key, ca.crt), followed; if empty, a root is made there. Other certificates are led in by a rotation, which
+    /// ROOT_ROTATION_SETTLE, _PATIENCE and _LONGEST time. Without it the Secrets cacerts and istio-ca-secret
     /// count, or without a cluster a root that lives as long as the process
     #[arg(long, env = "ROOT_CA_DIR", value_name = "DIR")]
     ca_dir: Option<PathBuf>,
@@ -60,11 +61,11 @@ pub(super) enum Kept {
 }
 
 impl Kept {
-    /// Puts every change of it into `current`.
-    pub(super) async fn follow(self, current: &Current, metrics: &Metrics) -> Infallible {
+    /// Leads every change of it in.
+    pub(super) async fn follow(self, rotating: &Rotating, trust: Option<&Trust>) -> Infallible {
         match self {
-            Self::Folder(folder) => folder.follow(current, metrics).await,
-            Self::Secrets(secrets) => secrets.follow(current, metrics).await,
+            Self::Folder(folder) => folder.follow(rotating).await,
+            Self::Secrets(secrets) => secrets.follow(rotating, trust).await,
             Self::Process => pending().await,
         }
     }
@@ -217,6 +218,17 @@ fn ca_options(trust_domain: &str, feature: &dyn Fn(&str) -> Option<String>) -> a
         ("CITADEL_SELF_SIGNED_CA_CERT_TTL", &mut root.ttl),
         ("DEFAULT_WORKLOAD_CERT_TTL", &mut lifetimes.default),
         ("MAX_WORKLOAD_CERT_TTL", &mut lifetimes.max),
+    ] {
+        if let Some(given) = time(name)? {
+            *field = given;
+        }
+    }
+    let timing = &mut options.timing;
+    timing.longest = lifetimes.max;
+    for (name, field) in [
+        ("ROOT_ROTATION_SETTLE", &mut timing.settle),
+        ("ROOT_ROTATION_PATIENCE", &mut timing.patience),
+        ("ROOT_ROTATION_LONGEST", &mut timing.longest),
     ] {
         if let Some(given) = time(name)? {
             *field = given;

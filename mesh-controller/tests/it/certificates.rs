@@ -37,7 +37,8 @@ impl Meshd {
     }
 
     fn in_cluster(folder: &Path, replica: &str) -> Self {
-        Self::with(folder, ["--kubeconfig", "kubeconfig", "--pod-name", replica])
+        let timing = ["--env", "ROOT_ROTATION_SETTLE=2s", "--env", "ROOT_ROTATION_LONGEST=1s"];
+        Self::with(folder, ["--kubeconfig", "kubeconfig", "--pod-name", replica].into_iter().chain(timing))
     }
 
     pub(crate) fn with<'a>(folder: &Path, flags: impl IntoIterator<Item = &'a str>) -> Self {
@@ -303,9 +304,23 @@ async fn replicas_in_a_cluster_share_a_root_and_bring_it_everywhere() {
     until(&cluster, &webhooks, "webhooks that trust the roots", |found| bundle(found, 0) == of_root).await;
     assert_eq!(bundle(&cluster.get(&webhooks).await, 1), Value::Null, "another's webhook");
 
-    // The Secret is restored while its root is in use; what is plugged in is used at once.
+    // The Secret is restored while its root is in use.
     cluster.delete_only(&secret).await;
     until(&cluster, &secret, "a restored Secret", |found| found["data"] == kept["data"]).await;
+    // Where it is asked for, a root with a new key is led in: first beside the old one, then instead of it.
+    let mut asked = secret.clone();
+    asked["metadata"]["annotations"] = json!({"mesh-rs.io/rotate-root": "now"});
+    cluster.apply(&asked).await;
+    until(&cluster, &config_map("new"), "both roots", |map| root_in(map).starts_with(&root) && root_in(map) != root)
+        .await;
+    until(&cluster, &config_map("new"), "the new root", |map| !root_in(map).contains(&root)).await;
+    let status = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio-ca-rotation", "namespace": "istio-system"}});
+    until(&cluster, &status, "its status", |map| map["data"]["status"].as_str().unwrap_or_default().contains("phase"))
+        .await;
+    let root = root_in(&cluster.get(&config_map("new")).await).to_owned();
+    assert_eq!(cluster.get(&secret).await["metadata"]["annotations"], Value::Null, "asked for once");
+
+    // What is plugged in is led in as carefully.
     let theirs = mesh_ca::Authority::self_signed(&Default::default(), Default::default(), SystemTime::now()).unwrap();
     let pem = theirs.certificate().to_pem();
     let plugged_in = json!({
@@ -315,9 +330,10 @@ async fn replicas_in_a_cluster_share_a_root_and_bring_it_everywhere() {
     });
     cluster.apply(&plugged_in).await;
     until(&cluster, &config_map("new"), "both roots", |map| {
-        root_in(map).starts_with(&pem) && root_in(map).contains(&root)
+        root_in(map).contains(&pem) && root_in(map).contains(&root)
     })
     .await;
+    until(&cluster, &config_map("new"), "the plugged-in root", |map| root_in(map) == pem).await;
     for replica in &replicas {
         while !certified(replica.plaintext().await, &csr, Some(&token)).await.unwrap().concat().contains(&pem) {
             tokio::time::sleep(Duration::from_millis(50)).await;

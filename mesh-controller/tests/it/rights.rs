@@ -109,6 +109,7 @@ async fn meshd_needs_no_right_that_the_chart_does_not_give() {
     let object = |api_version: &str, kind: &str, namespace: &str, name: &str| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace}});
     for (what, field) in [
         (object("v1", "Secret", "istio-system", "istio-ca-secret"), "/data/ca-cert.pem"),
+        (object("v1", "Secret", "istio-system", "istio-ca-rotation"), "/data/rotation.json"),
         (object("v1", "ConfigMap", "default", "istio-ca-root-cert"), "/data/root-cert.pem"),
         (
             object("coordination.k8s.io/v1", "Lease", "istio-system", "istio-namespace-controller-election"),
