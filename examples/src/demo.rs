@@ -18,6 +18,7 @@ pub mod matrix;
 pub mod mesh;
 pub mod outage;
 mod policy;
+pub mod rotation;
 pub mod soak;
 pub mod traffic;
 
@@ -46,6 +47,8 @@ pub enum Show {
     Soak(soak::Options),
     /// A steady load while the control plane is away, and pods that start meanwhile
     Outage(outage::Options),
+    /// A steady load while the root of the mesh is replaced
+    Rotation(rotation::Options),
 }
 
 impl Show {
@@ -56,6 +59,7 @@ impl Show {
             Self::Matrix => "matrix",
             Self::Soak(_) => "soak",
             Self::Outage(_) => "outage",
+            Self::Rotation(_) => "rotation",
         }
     }
 }
@@ -72,6 +76,7 @@ pub async fn run(place: &Place, show: &Show) -> Result<(), String> {
             Show::Matrix => matrix::show(place, progress).await,
             Show::Soak(options) => soak::show(place, options, progress).await,
             Show::Outage(options) => outage::show(place, options, progress).await,
+            Show::Rotation(options) => rotation::show(place, options, progress).await,
         }
     };
     tokio::select! {

@@ -97,6 +97,9 @@ pub struct Rotation {
 /// What the control plane sees of the trust of this phase.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Observed {
+    /// Since when it is looked at without a break, in Unix seconds: whoever has just begun to look does not see those who are
+    /// still on their way back.
+    pub since: u64,
     /// Every namespace's ConfigMap has it, so that whoever starts now begins with it.
     pub published: bool,
     /// The connected proxies that ask for bundles of trust and have not acknowledged this one.
@@ -169,8 +172,9 @@ impl Rotation {
         let waited = Duration::from_secs(now.saturating_sub(self.since));
         let seen = observed.published && observed.behind.is_empty();
         let renewed = observed.silent.is_empty() || waited >= timing.longest;
+        let settled = now.saturating_sub(self.since.max(observed.since)) >= timing.settle.as_secs();
         match self.phase {
-            Phase::Distributing if seen && renewed && waited >= timing.settle => {
+            Phase::Distributing if seen && renewed && settled => {
                 self.to(Phase::Draining { until: runs_out(timing, now) }, now)
             }
             Phase::Distributing => match self.not_seen(observed, timing, now) {

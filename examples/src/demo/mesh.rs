@@ -141,6 +141,20 @@ impl Meshd {
         self.process.kill().await
     }
 
+    /// Starts it anew with these arguments besides.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub async fn restart_with(
+        &mut self,
+        nodelet: &Nodelet,
+        arguments: impl IntoIterator<Item = String>,
+    ) -> Result<(), String> {
+        self.kill().await?;
+        self.arguments.extend(arguments);
+        self.restart(nodelet).await
+    }
+
     /// Starts it again after it was killed, and waits until it is ready.
     ///
     /// # Errors

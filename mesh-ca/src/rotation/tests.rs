@@ -168,6 +168,14 @@ fn it_gives_up_by_itself_when_trust_is_not_seen() {
 }
 
 #[test]
+fn whoever_begins_to_look_waits_for_those_who_come_back() {
+    let begun = Rotation::begin(0);
+    let restarted = Observed { since: 100, ..seen() };
+    assert_eq!(begun.step(&restarted, &TIMING, 109), begun, "nobody is behind, as nobody is connected");
+    assert_eq!(begun.step(&restarted, &TIMING, 110).phase.word(), "draining");
+}
+
+#[test]
 fn who_never_tells_is_given_the_time_of_a_certificate() {
     let begun = Rotation::begin(0);
     let silent = Observed { silent: vec!["of-istio.default".into()], ..seen() };

@@ -14,7 +14,7 @@ use mesh_ca::server::Metrics;
 use mesh_ca::{Authority, Certificate, Current, Lifetimes};
 use mesh_xds::TypeUrl;
 use mesh_xds::build::trust::bundle;
-use mesh_xds::server::{Clients, Connection};
+use mesh_xds::server::Clients;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -73,7 +73,7 @@ pub(crate) fn observe<C>(clients: &Clients<C>, roots: &[String]) -> Observed {
         seen.asks |= status.is_some();
         seen.has |= status.is_some_and(|status| status.acked_version == wanted);
         seen.encrypted |= connection.peer().encrypted;
-        seen.since = seen.since.max(connected_at(&connection));
+        seen.since = seen.since.max(unix(connection.since()));
     }
     let mut observed = Observed::default();
     for (id, seen) in proxies {
@@ -88,8 +88,9 @@ pub(crate) fn observe<C>(clients: &Clients<C>, roots: &[String]) -> Observed {
     observed
 }
 
-fn connected_at<C>(connection: &Connection<C>) -> u64 {
-    connection.since().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+/// In Unix seconds.
+pub(super) fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// `sleep.default` of `sidecar~10.0.0.1~sleep.default~default.svc.cluster.local`.
@@ -128,14 +129,16 @@ pub struct Rotating {
     counted: Counted,
     replica: String,
     leads: watch::Receiver<bool>,
+    /// When this process began to look at its proxies, in Unix seconds.
+    since: u64,
 }
 
 impl Rotating {
     /// Puts authorities into `current` and tells `metrics` of them, alone and without proxies.
     pub fn new(current: Arc<Current>, metrics: Metrics) -> Self {
         let (_, leads) = watch::channel(true);
-        let (proxies, counted) = (Proxies::default(), Counted::default());
-        Self { current, metrics, proxies, counted, replica: String::new(), leads }
+        let (proxies, counted, replica) = (Proxies::default(), Counted::default(), String::new());
+        Self { current, metrics, proxies, counted, replica, leads, since: unix(SystemTime::now()) }
     }
 
     /// Waits for these proxies.
@@ -183,7 +186,7 @@ impl Rotating {
     pub(super) fn observe(&self, record: &Record) -> Observed {
         let observed = if waits(record) { self.proxies.observe(&self.current.get()) } else { Observed::default() };
         self.counted.observed(&observed);
-        observed
+        Observed { since: self.since, ..observed }
     }
 }
 

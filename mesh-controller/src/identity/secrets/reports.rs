@@ -5,7 +5,7 @@
 //! phases last longer than that.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
@@ -14,7 +14,7 @@ use mesh_ca::rotation::{Behind, Observed, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::super::rotation::{status, waits};
+use super::super::rotation::{status, unix, waits};
 use super::ROTATION;
 
 /// How often a report is renewed.
@@ -46,6 +46,8 @@ pub(super) struct Reports {
     config_maps: Api<ConfigMap>,
     replica: String,
     told: Option<(Report, Instant)>,
+    /// Since when this replica leads, in Unix seconds.
+    led: Option<u64>,
     heard: BTreeMap<String, (String, Instant)>,
     /// What people were told.
     status: String,
@@ -54,8 +56,8 @@ pub(super) struct Reports {
 impl Reports {
     pub(super) fn new(client: Client, namespace: &str, replica: &str) -> Self {
         let config_maps = Api::namespaced(client, namespace);
-        let (told, heard, status) = (None, BTreeMap::new(), String::new());
-        Self { config_maps, replica: replica.to_owned(), told, heard, status }
+        let (heard, status) = (BTreeMap::new(), String::new());
+        Self { config_maps, replica: replica.to_owned(), told: None, led: None, heard, status }
     }
 
     /// Tells what this replica sees, and returns what all see, if this one `leads`.
@@ -63,9 +65,10 @@ impl Reports {
         let since = record.rotation().map_or(0, |rotation| rotation.since);
         let report = Report { since, behind: own.behind, silent: own.silent };
         if !leads {
+            self.led = None;
             let is_told = self.told.as_ref().is_some_and(|(told, at)| *told == report && at.elapsed() < PERIOD);
             if !is_told {
-                let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                let at = unix(SystemTime::now());
                 let text = serde_json::to_string(&Stamped { at, report: report.clone() }).unwrap_or_default();
                 self.apply(&self.replica, &self.replica, &text).await?;
                 self.told = Some((report, Instant::now()));
@@ -74,7 +77,9 @@ impl Reports {
         }
         let map = if waits(record) { self.config_maps.get_opt(ROTATION).await? } else { None };
         self.hear(map.and_then(|map| map.data).unwrap_or_default(), Instant::now());
-        let mut all = Observed { published: true, behind: report.behind, silent: report.silent };
+        let led = *self.led.get_or_insert_with(|| unix(SystemTime::now()));
+        let (behind, silent) = (report.behind, report.silent);
+        let mut all = Observed { since: own.since.max(led), published: true, behind, silent };
         for (replica, (text, heard)) in &self.heard {
             let Ok(Stamped { report, .. }) = serde_json::from_str(text) else { continue };
             if heard.elapsed() >= GONE {
