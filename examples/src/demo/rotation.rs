@@ -47,6 +47,8 @@ const FAILED: [&str; 4] =
 /// # Errors
 /// A request or handshake that failed, a rotation that did not come to its end, or what could not be done.
 pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -> Result<(), String> {
+    // What an earlier show has left there may be half of a rotation.
+    let _ = std::fs::remove_dir_all(authority(place));
     let lives = format!("{}s", options.cert_ttl.as_secs());
     let mut mesh = Mesh::start(place, "load", &[("SECRET_TTL", lives.clone())], progress).await?;
     let timing = [("SETTLE", format!("{}s", options.settle.as_secs())), ("LONGEST", lives)];
@@ -77,6 +79,11 @@ pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -
     verdict("The mesh has a new root with a new key, and no request failed.", &problems)
 }
 
+/// The folder of the control plane's authority.
+fn authority(place: &Place) -> PathBuf {
+    place.folder.join("ca")
+}
+
 fn pod<'a>(mesh: &'a Mesh, app: &str) -> Result<&'a Pod, String> {
     mesh.nodelet.plan().pod_with("app", app).ok_or_else(|| format!("there is no {app}"))
 }
@@ -92,7 +99,7 @@ struct Rotation {
 impl Rotation {
     /// Puts another authority into the folder; if `kill`, while nobody looks.
     async fn begin(place: &Place, mesh: &mut Mesh, kill: bool, progress: Progress) -> Result<Self, String> {
-        let folder = place.folder.join("ca");
+        let folder = authority(place);
         let old = read(&folder.join("root-cert.pem"))?;
         let new = Authority::self_signed(&RootOptions::default(), Lifetimes::default(), SystemTime::now());
         let new = new.map_err(|error| error.to_string())?;

@@ -17,7 +17,7 @@ use mesh_ca::bundle::{self, Entries};
 use mesh_ca::rotation::{Observed, Record};
 
 use super::CaOptions;
-use super::rotation::{Acting, Rotating, STEP, status};
+use super::rotation::{Acting, Rotating, STEP, status, tell_if_busy};
 
 /// How often the folder is looked at. Mounted Secrets change within a minute, so nobody waits for less.
 const PERIOD: Duration = STEP;
@@ -85,16 +85,17 @@ impl CaFolder {
     pub async fn follow(mut self, rotating: &Rotating) -> Infallible {
         let mut acting = Acting::new(rotating.clone(), self.options.lifetimes);
         let mut said = self.authority(SystemTime::now()).ok();
-        let mut lock = None;
+        let mut lead = None;
         let mut before: Option<Record> = None;
         loop {
             if let Some(new) = self.news().await {
+                tell_if_busy(before.as_ref(), &new);
                 said = Some(new);
             }
-            lock = lock.or_else(|| self.lock());
-            let kept = before.take().filter(|_| lock.is_some()).or_else(|| self.record());
+            lead = lead.or_else(|| self.lead());
+            let kept = before.take().filter(|_| lead.is_some()).or_else(|| self.record());
             let next = match &said {
-                Some(said) if lock.is_some() => self.moved(kept, said, rotating),
+                Some(said) if lead.is_some() => self.moved(kept, said, rotating),
                 _ => kept,
             };
             if let Some(record) = &next {
@@ -151,15 +152,22 @@ impl CaFolder {
         Record::new(said).unwrap_or(record)
     }
 
-    /// The right to move the rotation; the kernel takes it back when the process ends. Whoever cannot even ask has the folder
-    /// to read only, as everybody else has.
-    fn lock(&self) -> Option<Option<fs::File>> {
+    /// The right to move the rotation, unless another process has it.
+    fn lead(&self) -> Option<Lead> {
         let path = self.path.join(LOCK);
         match fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path) {
-            Ok(file) => file.try_lock().is_ok().then_some(Some(file)),
-            Err(_) => Some(None),
+            Ok(file) => file.try_lock().is_ok().then_some(Lead::Locked { _file: file }),
+            Err(_) => Some(Lead::ReadOnly),
         }
     }
+}
+
+/// The right to move a rotation.
+enum Lead {
+    /// The kernel takes it back when the process ends.
+    Locked { _file: fs::File },
+    /// Nothing can be kept, by nobody.
+    ReadOnly,
 }
 
 /// Replaces a file so that a reader sees the old text or the new, never a part; only its owner may read it.

@@ -25,9 +25,11 @@ use tokio::sync::watch;
 /// The words of [`Record::word`] that a record can have.
 const WORDS: [&str; 6] = ["stable", "distributing", "draining", "retiring", "returning", "aborted"];
 
+type Observe = dyn Fn(&[String]) -> Observed + Send + Sync;
+
 /// Who of the connected proxies trusts which roots.
 #[derive(Clone)]
-pub struct Proxies(Arc<dyn Fn(&[String]) -> Observed + Send + Sync>);
+pub struct Proxies(Arc<Observe>);
 
 impl Default for Proxies {
     /// No proxies.
@@ -177,6 +179,11 @@ impl Rotating {
         *self.leads.borrow()
     }
 
+    /// When this replica begins or ends to move the rotation.
+    pub(super) fn leadership(&self) -> watch::Receiver<bool> {
+        self.leads.clone()
+    }
+
     /// The name of this replica.
     pub(super) fn name(&self) -> &str {
         &self.replica
@@ -193,6 +200,13 @@ impl Rotating {
 /// True while a rotation waits for trust.
 pub(super) fn waits(record: &Record) -> bool {
     record.rotation().is_some_and(|rotation| matches!(rotation.phase, Phase::Distributing | Phase::Retiring))
+}
+
+/// Says that an authority has to wait.
+pub(super) fn tell_if_busy(record: Option<&Record>, authority: &Authority) {
+    if record.is_some_and(|record| record.is_busy_with_another(authority)) {
+        tracing::warn!("a root is being replaced; the authority that was put there now is looked at afterwards");
+    }
 }
 
 /// True while a rotation moves.

@@ -26,7 +26,7 @@ use mesh_ca::rotation::{Observed, Record};
 use mesh_ca::{Authority, PrivateKey, SignError};
 
 use super::CaOptions;
-use super::rotation::{Acting, Rotating, STEP, moves, waits};
+use super::rotation::{Acting, Rotating, STEP, moves, tell_if_busy, waits};
 use super::trust::Trust;
 use crate::retry::Retry;
 use reports::Reports;
@@ -134,16 +134,14 @@ impl CaSecrets {
             OwnRoot::Use(authority) => authority,
             OwnRoot::Create(secret) => return Ok(Err(secret)),
         };
-        let Some(kept) = seen.record() else {
+        if seen.rotation.is_none() {
             return Ok(Err(Box::new(self.secret_of(&Record::new(&said)?, seen))));
-        };
-        Ok(Ok(match kept.authority(self.options.lifetimes, now) {
-            Ok(kept) => Box::new(kept),
-            Err(error) => {
-                tracing::warn!("Secret {ROTATION}: {error}; it is not followed");
-                said
-            }
-        }))
+        }
+        let kept = seen.record().and_then(|record| {
+            let kept = record.authority(self.options.lifetimes, now);
+            kept.map_err(|error| tracing::warn!("Secret {ROTATION}: {error}; it is not followed")).ok()
+        });
+        Ok(Ok(kept.map_or(said, Box::new)))
     }
 
     async fn look(&self) -> Result<Seen, Error> {
@@ -203,11 +201,12 @@ impl CaSecrets {
         let mut acting = Acting::new(rotating.clone(), self.options.lifetimes);
         let mut reports = Reports::new(self.secrets.clone().into_client(), &self.namespace, rotating.name());
         let (mut seen, mut known) = (Seen::default(), BTreeSet::new());
-        let mut said = Said::default();
+        let (mut said, mut leads) = (Said::default(), rotating.leadership());
+        let mut pause = CHECK;
         loop {
-            let pause = if seen.record().as_ref().is_some_and(moves) { STEP } else { CHECK };
             let event = tokio::select! {
                 Some(event) = events.next() => Some(event),
+                Ok(()) = leads.changed() => None,
                 () = tokio::time::sleep(pause) => None,
             };
             match event {
@@ -236,7 +235,10 @@ impl CaSecrets {
                 let mut observed = Observed { published: true, ..Observed::default() };
                 if let Some(record) = record.as_ref().filter(|record| moves(record)) {
                     observed = reports.exchange(record, rotating.observe(record), rotating.leads()).await?;
-                    if let Some(trust) = trust.filter(|_| rotating.leads() && waits(record)) {
+                    // Asked last: the answer is long.
+                    if let Some(trust) =
+                        trust.filter(|_| rotating.leads() && waits(record) && observed.behind.is_empty())
+                    {
                         observed.published = trust.is_published().await?;
                     }
                 }
@@ -249,12 +251,15 @@ impl CaSecrets {
                 }
                 Ok::<(), Undone>(())
             };
-            match turn.await {
+            let done = turn.await;
+            let record = seen.record();
+            if let Some(record) = &record {
+                acting.act(record);
+            }
+            pause = if done.is_err() || record.as_ref().is_some_and(moves) { STEP } else { CHECK };
+            match done {
                 Ok(()) => retry.worked(),
                 Err(error) => retry.tell(&error),
-            }
-            if let Some(record) = seen.record() {
-                acting.act(&record);
             }
         }
     }
@@ -338,7 +343,10 @@ impl Said {
             return;
         }
         match seen.authority(&secrets.namespace, &secrets.options, SystemTime::now()) {
-            Ok(OwnRoot::Use(authority)) => self.authority = Some(*authority),
+            Ok(OwnRoot::Use(authority)) => {
+                tell_if_busy(seen.record().as_ref(), &authority);
+                self.authority = Some(*authority);
+            }
             Ok(OwnRoot::Create(_)) => secrets.restore(seen, rotating).await,
             Err(error) => tracing::warn!("{error}; the authority of before stays in force"),
         }
