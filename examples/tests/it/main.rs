@@ -58,3 +58,8 @@ fn certificates_come_and_go_without_a_failed_request() {
 fn a_control_plane_may_be_away_without_a_failed_request() {
     show("outage", &["--down", "3s", "--times", "1", "--rate", "100"]);
 }
+
+#[test]
+fn a_root_is_replaced_without_a_failed_handshake_while_meshd_is_killed_in_every_phase() {
+    show("rotation", &["--kill", "--cert-ttl", "6s", "--settle", "2s", "--rate", "100"]);
+}

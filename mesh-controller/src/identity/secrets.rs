@@ -247,6 +247,9 @@ impl CaSecrets {
                     if let Some(written) = self.move_on(record.as_ref(), &said, &observed, &seen).await? {
                         seen.rotation = Some(written);
                     }
+                    if let Some(record) = seen.record() {
+                        reports.tell(&record, &observed).await?;
+                    }
                     self.renew(&seen).await?;
                 }
                 Ok::<(), Undone>(())

@@ -315,7 +315,7 @@ async fn replicas_in_a_cluster_share_a_root_and_bring_it_everywhere() {
         .await;
     until(&cluster, &config_map("new"), "the new root", |map| !root_in(map).contains(&root)).await;
     let status = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio-ca-rotation", "namespace": "istio-system"}});
-    until(&cluster, &status, "its status", |map| map["data"]["status"].as_str().unwrap_or_default().contains("phase"))
+    until(&cluster, &status, "its status", |map| map["data"]["status"].as_str().unwrap_or_default().contains("stable"))
         .await;
     let root = root_in(&cluster.get(&config_map("new")).await).to_owned();
     assert_eq!(cluster.get(&secret).await["metadata"]["annotations"], Value::Null, "asked for once");

@@ -93,12 +93,21 @@ impl Reports {
                 all.behind.push(Behind { proxy: format!("replica {replica}"), since });
             }
         }
-        let text = format!("{:#}", status(record, &all));
-        if self.status != text {
-            self.apply(STATUS, "status", &text).await?;
-            self.status = text;
-        }
         Ok(all)
+    }
+
+    /// Tells people where the rotation stands; nothing in a cluster that never had one.
+    pub(super) async fn tell(&mut self, record: &Record, observed: &Observed) -> Result<(), Error> {
+        let text = format!("{:#}", status(record, observed));
+        if self.status == text {
+            return Ok(());
+        }
+        let is_news = record.rotation().is_some() || self.config_maps.get_opt(ROTATION).await?.is_some();
+        if is_news {
+            self.apply(STATUS, "status", &text).await?;
+        }
+        self.status = text;
+        Ok(())
     }
 
     /// Notes which of the others' entries have changed.
