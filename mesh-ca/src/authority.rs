@@ -204,6 +204,16 @@ impl Authority {
         self
     }
 
+    /// Checks another authority's lists besides; those of one alone would refuse what the other signs.
+    pub(crate) fn also_checking(mut self, lists: Option<&str>) -> Self {
+        self.crl_pem = match (self.crl_pem.as_deref(), lists) {
+            (None, None) => None,
+            (Some(own), Some(lists)) => Some(format!("{own}\n{lists}").into()),
+            _ => Some("".into()),
+        };
+        self
+    }
+
     /// Certifies the caller. `id` is who it proved to be; the request brings the key and nothing else. Without `ttl` the
     /// default holds. No certificate outlives a link of its chain.
     ///

@@ -189,7 +189,11 @@ impl Record {
             Side::New => (new, &self.old),
         };
         let authority = issuer.read(lifetimes, now)?;
-        Ok(if rotation.trusted().len() > 1 { authority.also_trusting(&other.roots()?) } else { authority })
+        if rotation.trusted().len() < 2 {
+            return Ok(authority);
+        }
+        let lists = other.0.get(bundle::CA_CRL).map(String::as_str);
+        Ok(authority.also_trusting(&other.roots()?).also_checking(lists))
     }
 
     /// The authority that the owner said last, as far as it was taken up.
@@ -300,6 +304,16 @@ mod tests {
         let (late, over) = (at(11 * 365 * 86_400), Lifetimes::default());
         let fresh = Authority::self_signed(&RootOptions::default(), over, late).unwrap();
         assert_eq!(record.said(&fresh, &TIMING, over, late).unwrap().word(), "stable");
+    }
+
+    #[test]
+    fn lists_of_both_are_checked_or_none() {
+        let lists = |authority: &Authority| authority.crl_pem().map(|lists| lists.to_string());
+        let neither = root().also_checking(None);
+        assert_eq!(lists(&neither), None);
+        let one = neither.also_checking(Some("a"));
+        assert_eq!(lists(&one).as_deref(), Some(""), "the lists of one alone");
+        assert_eq!(lists(&one.also_checking(Some("a"))).as_deref(), Some("\na"));
     }
 
     fn root_again(authority: &Authority) -> Authority {
