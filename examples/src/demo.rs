@@ -14,6 +14,7 @@ use crate::sandbox;
 
 pub mod bookinfo;
 pub mod load;
+mod loaded;
 pub mod matrix;
 pub mod mesh;
 pub mod outage;

@@ -1,10 +1,9 @@
 //! A steady load: as many requests a second as asked for, whether or not the answers are quick, from the application of a
 //! pod through its proxy. Each failure counts, and so does each certificate that the server's proxy was shown.
 //!
-//! [`send`] is the load itself, which runs in the pod; [`Load`] is the handle that a show has of it.
+//! It runs in the pod, in a process of its own; [`loaded`](super::loaded) is a show's side of it.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,13 +12,10 @@ use hyper::Uri;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
-use tokio::process::Child;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::echo::Seen;
-use crate::nodelet::Nodelet;
-use crate::nodelet::plan::Pod;
 
 /// A request that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -117,80 +113,4 @@ async fn ask(client: Http, url: Uri) -> Result<Seen, String> {
         return Err(format!("{status}: {}", String::from_utf8_lossy(&body)));
     }
     serde_json::from_slice(&body).map_err(|error| error.to_string())
-}
-
-/// A load that runs.
-#[derive(Debug)]
-pub struct Load(Child);
-
-impl Load {
-    /// Lets the application of a pod send requests, until it is stopped.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn start(nodelet: &Nodelet, pod: &Pod, url: &str, rate: f64) -> Result<Self, String> {
-        let mut command = nodelet.within(pod);
-        command.args(["load", "--rate", &rate.to_string(), url]).process_group(0).kill_on_drop(true);
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        Ok(Self(child.map_err(|error| format!("the load cannot be started: {error}"))?))
-    }
-
-    /// Stops it: what came of it. All answers are waited for.
-    ///
-    /// # Errors
-    /// It had ended by itself.
-    pub async fn stop(mut self) -> Result<Report, String> {
-        // Its end is that of its standard input.
-        drop(self.0.stdin.take());
-        let done = self.0.wait_with_output().await.map_err(|error| format!("the load: {error}"))?;
-        serde_json::from_slice(&done.stdout).map_err(|error| format!("the load ended ({}): {error}", done.status))
-    }
-}
-
-/// Says what came of a load, and adds what was wrong with it to `problems`: any failure at all, a rate that was not held, or
-/// fewer certificates than there should have been.
-///
-/// # Errors
-/// Nobody listens.
-pub fn judge(report: &Report, rate: f64, certificates: usize, problems: &mut Vec<String>) -> Result<(), String> {
-    let Report { sent, failed, slowest: (slowest, at), seconds, .. } = report;
-    super::say(&format!(
-        "\n  requests      {sent:>8}  in {seconds:.1} s, {:.0} a second\n  failed        {failed:>8}\n  certificates  {:>8}  \
-         shown by the client's proxy\n  slowest       {slowest:>8.0}  ms, after {at:.1} s",
-        report.rate(),
-        report.certificates.len()
-    ))?;
-    if *failed > 0 || *sent == 0 {
-        let told: Vec<String> = report.failures.iter().map(|(at, why)| format!("after {at:.1} s: {why}")).collect();
-        problems.push(format!("{failed} of {sent} requests failed: {}", told.join("; ")));
-    }
-    if report.rate() < 0.95 * rate {
-        problems.push(format!("only {:.0} requests a second were sent; {rate} are asked for", report.rate()));
-    }
-    if report.certificates.len() < certificates {
-        let seen = report.certificates.len();
-        problems.push(format!("{seen} certificates were shown; there should have been {certificates} at least"));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_failure_is_a_problem() {
-        let problems = |sent, failed, certificates: &[&str]| {
-            let certificates = certificates.iter().map(|hash| (*hash).to_owned()).collect();
-            let mut problems = Vec::new();
-            let report = Report { sent, failed, certificates, seconds: 10.0, ..Report::default() };
-            judge(&report, 100.0, 2, &mut problems).unwrap();
-            problems.len()
-        };
-        assert_eq!(problems(1000, 0, &["a", "b"]), 0);
-        assert_eq!(problems(1000, 1, &["a", "b"]), 1);
-        assert_eq!(problems(900, 0, &["a", "b"]), 1);
-        assert_eq!(problems(1000, 0, &["a"]), 1);
-        assert_eq!(problems(0, 0, &[]), 3);
-    }
 }

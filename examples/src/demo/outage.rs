@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::load::{self, Load};
 use super::mesh::{self, Mesh};
-use super::{Place, Progress, duration, say, soak, verdict};
+use super::{Place, Progress, duration, loaded, say, verdict};
 
 /// What the user asks for.
 #[derive(Clone, Debug, Args)]
@@ -32,10 +31,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// A request that failed, a pod that was ready too early or not at all, or what could not be done.
 pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -> Result<(), String> {
     let mut mesh = Mesh::start(place, "load", &[], progress).await?;
-    mesh.start_pods_where(|pod| !pod.name().starts_with("late")).await?;
-    soak::settle(&mesh).await?;
-    let client = mesh.nodelet.plan().pod_with("app", "client").ok_or("there is no client")?;
-    let load = Load::start(&mesh.nodelet, client, soak::URL, options.rate)?;
+    let load = loaded::start(&mut mesh, options.rate).await?;
     progress.say(&format!("{} requests a second", options.rate));
     let mut problems = Vec::new();
     for late in (0..options.times).map(|time| format!("late-{time}")) {
@@ -43,9 +39,7 @@ pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -
         outage(&mut mesh, &late, options.down, progress, &mut problems).await?;
     }
     tokio::time::sleep(PAUSE).await;
-    mesh.all_alive()?;
-    load::judge(&load.stop().await?, options.rate, 1, &mut problems)?;
-    mesh::judge_rejections(&mut problems).await?;
+    loaded::end(&mut mesh, load, 1, &mut problems).await?;
     verdict("The control plane was away and nobody noticed, but those who waited for it.", &problems)
 }
 
@@ -82,12 +76,5 @@ async fn outage(
         }
     };
     nodelet.add(running)?;
-    let pod = nodelet.plan().pods.iter().find(|pod| pod.name() == late).ok_or("there is no such pod")?;
-    match nodelet.request(pod, soak::URL).await {
-        Ok(200) => Ok(()),
-        other => {
-            problems.push(format!("pod {late} is ready, but does not reach the server: {other:?}"));
-            Ok(())
-        }
-    }
+    loaded::reaches(mesh, late, problems).await
 }

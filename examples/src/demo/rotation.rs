@@ -10,11 +10,9 @@ use clap::Args;
 use mesh_ca::{Authority, Lifetimes, RootOptions};
 use serde_json::Value;
 
-use super::load::{self, Load};
 use super::mesh::{self, Mesh};
-use super::{Place, Progress, duration, say, soak, verdict};
+use super::{Place, Progress, duration, loaded, say, verdict};
 use crate::nodelet;
-use crate::nodelet::plan::Pod;
 use crate::sandbox;
 
 /// What the user asks for.
@@ -38,9 +36,6 @@ pub struct Options {
 const PHASES: [&str; 4] = ["distributing", "draining", "retiring", "stable"];
 /// The pod that starts when the new root signs.
 const LATE: &str = "late-0";
-/// What Envoys count of handshakes that failed.
-const FAILED: [&str; 4] =
-    ["ssl.connection_error", "ssl.fail_verify_error", "ssl.fail_verify_san", "ssl.fail_verify_no_cert"];
 
 /// Shows it.
 ///
@@ -54,10 +49,7 @@ pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -
     let timing = [("SETTLE", format!("{}s", options.settle.as_secs())), ("LONGEST", lives)];
     let timing = timing.map(|(name, value)| format!("--env=ROOT_ROTATION_{name}={value}"));
     mesh.meshd.restart_with(&mesh.nodelet, timing).await?;
-    mesh.start_pods_where(|pod| !pod.name().starts_with("late")).await?;
-    soak::settle(&mesh).await?;
-    let client = pod(&mesh, "client")?;
-    let load = Load::start(&mesh.nodelet, client, soak::URL, options.rate)?;
+    let load = loaded::start(&mut mesh, options.rate).await?;
     progress.say(&format!("{} requests a second; certificates live {:?}", options.rate, options.cert_ttl));
     tokio::time::sleep(Duration::from_secs(1)).await;
 
@@ -65,27 +57,14 @@ pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -
     let mut rotation = Rotation::begin(place, &mut mesh, options.kill, progress).await?;
     rotation.run(&mut mesh, options, progress, &mut problems).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let failed = failed_handshakes(&mesh).await?;
-    let report = load.stop().await?;
-    mesh.all_alive()?;
-
-    say(&format!("\n  handshakes that failed, by all Envoys  {failed}"))?;
-    if failed > 0 {
-        problems.push(format!("{failed} handshakes failed"));
-    }
     // One of the old root, and one of the new at least.
-    load::judge(&report, options.rate, 2, &mut problems)?;
-    mesh::judge_rejections(&mut problems).await?;
+    loaded::end(&mut mesh, load, 2, &mut problems).await?;
     verdict("The mesh has a new root with a new key, and no request failed.", &problems)
 }
 
 /// The folder of the control plane's authority.
 fn authority(place: &Place) -> PathBuf {
     place.folder.join("ca")
-}
-
-fn pod<'a>(mesh: &'a Mesh, app: &str) -> Result<&'a Pod, String> {
-    mesh.nodelet.plan().pod_with("app", app).ok_or_else(|| format!("there is no {app}"))
 }
 
 /// A rotation that was begun.
@@ -186,12 +165,7 @@ impl Rotation {
 /// Starts a pod; its certificate is of the new root, and those of before take it.
 async fn start_late(mesh: &mut Mesh, problems: &mut Vec<String>) -> Result<(), String> {
     mesh.start_pods_where(|pod| pod.name() == LATE).await?;
-    let late = mesh.nodelet.plan().pods.iter().find(|pod| pod.name() == LATE).ok_or("there is no such pod")?;
-    match mesh.nodelet.request(late, soak::URL).await {
-        Ok(200) => {}
-        other => problems.push(format!("pod {LATE} is ready, but does not reach the server: {other:?}")),
-    }
-    Ok(())
+    loaded::reaches(mesh, LATE, problems).await
 }
 
 /// The folders two levels below that have this file: the volumes of pods.
@@ -209,41 +183,10 @@ fn volumes_with(pods: &Path, file: &str) -> Result<BTreeSet<PathBuf>, String> {
     Ok(found)
 }
 
-/// How many handshakes have failed, as the Envoys of client and server count them.
-async fn failed_handshakes(mesh: &Mesh) -> Result<u64, String> {
-    let mut failed = 0;
-    for app in ["client", "echo"] {
-        let arguments = ["mesh-agent", "request", "GET", "stats?filter=ssl"];
-        let done = mesh.nodelet.within(pod(mesh, app)?).args(arguments).output().await;
-        let stats = String::from_utf8_lossy(&done.map_err(|error| error.to_string())?.stdout).into_owned();
-        failed += counted(&stats).ok_or_else(|| format!("the Envoy of {app} counts no handshakes: {stats}"))?;
-    }
-    Ok(failed)
-}
-
-/// The sum of failed handshakes in Envoy's statistics; `None` where none is counted at all.
-fn counted(stats: &str) -> Option<u64> {
-    let counts = stats.lines().filter_map(|line| line.split_once(": "));
-    let counts = counts.filter(|(name, _)| FAILED.iter().any(|failed| name.ends_with(failed)));
-    counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).reduce(|sum, count| sum + count)
-}
-
 fn read(file: &Path) -> Result<String, String> {
     std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn write(file: &Path, text: &str) -> Result<(), String> {
     nodelet::replace(file, text).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failed_handshakes_are_summed() {
-        let stats =
-            "cluster.a.ssl.fail_verify_error: 2\nlistener.b.ssl.connection_error: 1\ncluster.a.ssl.handshake: 7\n";
-        assert_eq!((counted(stats), counted("cluster.a.ssl.handshake: 7"), counted("")), (Some(3), None, None));
-    }
 }
