@@ -5,7 +5,7 @@ WORKDIR /src
 COPY . .
 RUN cargo build --profile agent --locked --package mesh-agent --bin mesh-agent
 
-FROM envoyproxy/envoy:v1.36-latest
+FROM envoyproxy/envoy:v1.40-latest
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates iproute2 iptables nftables \
  && rm -rf /var/lib/apt/lists/*

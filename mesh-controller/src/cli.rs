@@ -32,6 +32,9 @@ pub struct MeshFlags {
     /// Namespace whose configuration is for the whole mesh; otherwise as MeshConfig says
     #[arg(long)]
     pub root_namespace: Option<String>,
+    /// Trust domain of the identities; otherwise as MeshConfig says
+    #[arg(long, env = "TRUST_DOMAIN")]
+    pub trust_domain: Option<String>,
     /// Name of this cluster
     #[arg(long, default_value = "Kubernetes")]
     pub cluster_id: String,
@@ -78,6 +81,9 @@ impl MeshFlags {
         }
         if let Some(namespace) = &self.root_namespace {
             settings.root_namespace = namespace.as_str().into();
+        }
+        if let Some(domain) = &self.trust_domain {
+            Arc::make_mut(&mut settings.mesh).trust_domain.clone_from(domain);
         }
         settings.domain = self.domain.as_str().into();
         settings.cluster_id = self.cluster_id.as_str().into();

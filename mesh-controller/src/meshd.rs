@@ -469,6 +469,17 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_says_more_than_meshconfig() {
+        let texts =
+            MeshTexts { mesh: Some(("mesh".into(), "{trustDomain: a, rootNamespace: b}".into())), networks: None };
+        let settings = |flags: MeshFlags| flags.settings_of(&texts).0;
+        let (given, said) = (Some("given".to_owned()), settings(MeshFlags::default()));
+        assert_eq!((said.trust_domain(), &*said.root_namespace), ("a", "b"));
+        let said = settings(MeshFlags { trust_domain: given.clone(), root_namespace: given, ..MeshFlags::default() });
+        assert_eq!((said.trust_domain(), &*said.root_namespace), ("given", "given"));
+    }
+
+    #[test]
     fn env_sets_the_debounce() {
         let args = ["meshd", "--config-dir", "x", "--debounce-after=1s", "--env", "PILOT_DEBOUNCE_MAX=3s"];
         let meshd = Meshd::try_parse_from(args).unwrap();

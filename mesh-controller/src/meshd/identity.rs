@@ -45,9 +45,6 @@ pub(super) struct IdentityFlags {
     /// certSigners, or those of the cluster itself where CERT_SIGNER_DOMAIN names no other signers
     #[arg(long, default_value = "/etc/external-ca-cert/root-cert.pem", value_name = "FILE")]
     external_ca_cert: PathBuf,
-    /// Trust domain of the identities; otherwise as MeshConfig says
-    #[arg(long, env = "TRUST_DOMAIN")]
-    trust_domain: Option<String>,
 }
 
 /// Where the authority is kept.
@@ -91,9 +88,7 @@ impl IdentityFlags {
         own: Option<Own>,
     ) -> anyhow::Result<(Identity, Kept)> {
         let feature = |name: &str| settings.features.get(name).map(str::to_owned).or_else(|| std::env::var(name).ok());
-        let of_mesh = settings.mesh.trust_domain.as_str();
-        let trust_domain = self.trust_domain.as_deref().unwrap_or(of_mesh);
-        let trust_domain = if trust_domain.is_empty() { "cluster.local" } else { trust_domain };
+        let trust_domain = settings.trust_domain();
         let options = ca_options(trust_domain, &feature)?;
         let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(ClientCertificate)];
         let audiences = list(&feature("TOKEN_AUDIENCES").unwrap_or_else(|| AUDIENCE.to_owned()));
