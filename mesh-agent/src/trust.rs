@@ -46,18 +46,27 @@ impl Trust {
                 info!(roots = bundle.len(), "roots of the mesh");
                 publish.send_replace(bundle.clone());
             }
-            let (mut workloads, acceptance) = (workloads.clone(), acceptance.clone());
+            let (workloads, acceptance) = (workloads.clone(), acceptance.clone());
             async move {
                 let bundle = bundle?;
-                let holds = workloads.wait_for(|workload| workload.trusts(&bundle)).await;
-                let roots = holds.map_err(|_| "the agent ends")?.roots.clone();
-                if let Some(roots) = roots {
-                    acceptance.of(&roots).await;
-                }
-                Ok(())
+                accepted(&bundle, workloads, &acceptance).await
             }
         };
         subscription.run(take).await
+    }
+}
+
+/// Ends when each of Envoy's streams has accepted roots that hold the bundle.
+async fn accepted(bundle: &[Certificate], mut workloads: Workloads, acceptance: &Acceptance) -> Result<(), String> {
+    loop {
+        let holds = workloads.wait_for(|workload| workload.trusts(bundle)).await;
+        let roots = holds.map_err(|_| "the agent ends")?.roots.clone();
+        let Some(roots) = roots else { return Ok(()) };
+        tokio::select! {
+            () = acceptance.of(&roots) => return Ok(()),
+            // A new certificate may come with others, and Envoy never accepts what it is no longer sent.
+            Ok(()) = workloads.changed() => {}
+        }
     }
 }
 
