@@ -18,6 +18,10 @@ use tonic::transport::Channel;
 
 /// How long a connection may take to be there.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A stream on which nothing came for this long is asked whether the server is still there: its node may have died.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long the server may take to say so.
+pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where systems keep the authorities that they trust.
 const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -205,6 +209,7 @@ impl Endpoint {
         let failed = |source| ConnectError::Http { address: self.address.clone(), source: Box::new(source) };
         let endpoint =
             tonic::transport::Endpoint::from_shared(format!("{scheme}://{}", self.address)).map_err(failed)?;
+        let endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         // The connector ends TLS; tonic must not try to.
         endpoint.connect_with_connector(once).await.map_err(failed)
     }

@@ -24,7 +24,7 @@ use tonic::Code;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
-use crate::endpoint::{ConnectError, Endpoint};
+use crate::endpoint::{ConnectError, Endpoint, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT};
 use crate::metrics::{Counting, Metrics};
 use crate::unix::Socket;
 
@@ -133,9 +133,8 @@ impl Relay {
         let connection = self.upstream.connect().await?;
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
-            // A control plane whose node died is noticed within this.
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_send_buf_size(64 * 1024);
