@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use super::rules::{Rule, Rules, Table, chains};
+use super::rules::{Family, Rule, Rules, Table, chains};
 use super::{Config, iptables, nftables};
 
 /// Why the kernel did not follow.
@@ -45,12 +45,6 @@ pub struct Tools {
     pub network_namespace: Option<String>,
     /// `iptables`, `iptables-nft` or `iptables-legacy`; `None` for the system's choice.
     pub binary: Option<String>,
-}
-
-#[derive(Clone, Copy)]
-enum Family {
-    V4,
-    V6,
 }
 
 impl Tools {

@@ -6,26 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::rules::{Match, Property, Rule, Rules, Table, Target, chains};
+use super::rules::{Family, Match, Property, Rule, Rules, Table, Target, chains};
 
 /// The name of our tables.
 const TABLE: &str = "istio-proxy";
-
-/// A family of addresses, as nft calls it.
-#[derive(Clone, Copy)]
-enum Family {
-    Ip,
-    Ip6,
-}
-
-impl Family {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Ip => "ip",
-            Self::Ip6 => "ip6",
-        }
-    }
-}
 
 /// The script that sets these rules in place of those of an earlier run. A family without rules isn't named.
 pub fn script(rules: &Rules) -> String {
@@ -39,18 +23,26 @@ pub fn removal(rules: &Rules) -> String {
 }
 
 fn of_families(rules: &Rules) -> impl Iterator<Item = (Family, &[Rule])> {
-    let families = [(Family::Ip, rules.v4.as_slice()), (Family::Ip6, rules.v6.as_slice())];
+    let families = [(Family::V4, rules.v4.as_slice()), (Family::V6, rules.v6.as_slice())];
     families.into_iter().filter(|(_, rules)| !rules.is_empty())
+}
+
+/// A family of addresses, as nft calls it.
+fn word(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
 }
 
 /// Deleting what isn't there would fail, so it is added first.
 fn removal_of(family: Family) -> String {
-    let family = family.as_str();
+    let family = word(family);
     format!("add table {family} {TABLE}\ndelete table {family} {TABLE}\n")
 }
 
 fn table(family: Family, rules: &[Rule]) -> String {
-    let mut text = format!("table {} {TABLE} {{\n", family.as_str());
+    let mut text = format!("table {} {TABLE} {{\n", word(family));
     for ((table, name), rules) in in_order(rules) {
         text.push_str(&format!("\tchain {} {{\n", chain(table, name)));
         if let Some(hook) = hook(table, name) {
@@ -114,7 +106,7 @@ fn lines(family: Family, rule: &Rule) -> Vec<String> {
 }
 
 fn matching(family: Family, Match { property, not }: &Match) -> String {
-    let family = family.as_str();
+    let family = word(family);
     let (what, value) = match property {
         Property::Tcp => ("meta l4proto".to_owned(), "tcp".to_owned()),
         Property::Udp => ("meta l4proto".into(), "udp".into()),

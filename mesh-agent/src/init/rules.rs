@@ -191,8 +191,9 @@ pub fn rules(config: &Config) -> Rules {
     b.rules
 }
 
+/// Addresses of which kind.
 #[derive(Clone, Copy, PartialEq)]
-enum Family {
+pub(super) enum Family {
     V4,
     V6,
 }
