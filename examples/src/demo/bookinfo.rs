@@ -122,7 +122,7 @@ pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -
     verdict("The mesh did what the manifests ask for.", &problems)
 }
 
-/// Waits until every Envoy knows every endpoint: a run of good replies, with each version among them that has a share.
+/// Waits until requests reach every part: a run of good replies.
 async fn settle(traffic: &Traffic, mesh: &mut Mesh) -> Result<(), String> {
     let began = Instant::now();
     let mut replies = Replies::default();

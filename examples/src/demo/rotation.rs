@@ -54,7 +54,7 @@ pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     let mut problems = Vec::new();
-    let mut rotation = Rotation::begin(place, &mut mesh, options.kill, progress).await?;
+    let rotation = Rotation::begin(place, &mut mesh, options.kill, progress).await?;
     rotation.run(&mut mesh, options, progress, &mut problems).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     // One of the old root, and one of the new at least.
@@ -98,7 +98,7 @@ impl Rotation {
 
     /// Follows the rotation to its end, and does what is due in each phase.
     async fn run(
-        &mut self,
+        &self,
         mesh: &mut Mesh,
         options: &Options,
         progress: Progress,
@@ -115,9 +115,9 @@ impl Rotation {
                 progress.say("meshd was killed and is back");
             }
             match phase {
-                "distributing" => self.publish(mesh, &format!("{}{}", self.old, self.new))?,
+                "distributing" => Self::publish(mesh, &format!("{}{}", self.old, self.new))?,
                 "draining" => start_late(mesh, problems).await?,
-                "stable" => self.publish(mesh, &self.new)?,
+                "stable" => Self::publish(mesh, &self.new)?,
                 _ => {}
             }
         }
@@ -151,7 +151,7 @@ impl Rotation {
     }
 
     /// What meshd does in a cluster, and then the kubelet: the ConfigMap with the roots, in every pod's volume.
-    fn publish(&self, mesh: &mut Mesh, roots: &str) -> Result<(), String> {
+    fn publish(mesh: &mut Mesh, roots: &str) -> Result<(), String> {
         const FILE: &str = "root-cert.pem";
         for volume in volumes_with(&Path::new(sandbox::INSIDE).join("pods"), FILE)? {
             write(&volume.join(FILE), roots)?;
