@@ -249,8 +249,9 @@ mod tests {
                 stream.write_all((head + &body).as_bytes()).await.unwrap();
             }
         };
-        // Both end, and neither before the other.
-        tokio::join!(envoy.drained(), admin);
+        // Who asks for less leaves the admin port waiting.
+        let both = async { tokio::join!(envoy.drained(), admin) };
+        tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
     }
 
     #[tokio::test]

@@ -140,7 +140,7 @@ while True:
     client.close()
 ' $port >> ready.$port &
             pids="$pids $!"
-            until grep -q ready ready.$port; do sleep 0.05; done
+            until grep -q ready ready.$port; do kill -0 $!; sleep 0.05; done
         done
         # Who answers a user at an address; "nobody" after a second without an answer.
         ask() { python3 -c '
