@@ -14,6 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
 /// How long a connection may take to be there.
@@ -212,6 +213,20 @@ impl Endpoint {
         let endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         // The connector ends TLS; tonic must not try to.
         endpoint.connect_with_connector(once).await.map_err(failed)
+    }
+
+    /// A call for a channel, with the headers that say who we are.
+    ///
+    /// # Errors
+    /// When the token cannot be read.
+    pub fn request<T>(&self, message: T) -> Result<tonic::Request<T>, ConnectError> {
+        let mut request = tonic::Request::new(message);
+        for (name, value) in self.headers()? {
+            if let Ok(value) = MetadataValue::try_from(value.as_bytes()) {
+                request.metadata_mut().insert(name, value);
+            }
+        }
+        Ok(request)
     }
 
     /// The headers that say who we are.

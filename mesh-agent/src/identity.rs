@@ -223,19 +223,14 @@ async fn request(authority: &Authority, csr: String) -> Result<Vec<String>, Iden
     let address = &authority.endpoint.address;
     let call = async {
         let channel = authority.endpoint.channel().await?;
-        let mut request = tonic::Request::new(IstioCertificateRequest {
+        let mut request = authority.endpoint.request(IstioCertificateRequest {
             csr,
             validity_duration: i64::try_from(authority.ttl.as_secs()).unwrap_or(i64::MAX),
             metadata: authority
                 .signer
                 .as_ref()
                 .map(|signer| mesh_ca::proto::metadata([(CERT_SIGNER, signer.as_str())])),
-        });
-        for (name, value) in authority.endpoint.headers()? {
-            if let Ok(value) = MetadataValue::try_from(value.as_bytes()) {
-                request.metadata_mut().insert(name, value);
-            }
-        }
+        })?;
         for (name, value) in &authority.headers {
             match (name.to_ascii_lowercase().parse::<AsciiMetadataKey>(), MetadataValue::try_from(value.as_str())) {
                 (Ok(name), Ok(value)) => drop(request.metadata_mut().insert(name, value)),

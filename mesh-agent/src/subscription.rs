@@ -16,8 +16,7 @@ use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::rpc::Status;
 use mesh_xds::TypeUrl;
 use tokio::sync::mpsc;
-use tonic::metadata::MetadataValue;
-use tonic::{Code, Request};
+use tonic::Code;
 use tracing::warn;
 
 use crate::backoff::Backoff;
@@ -77,16 +76,10 @@ impl Subscription {
         version: &mut String,
         take: &mut impl FnMut(Vec<Any>) -> F,
     ) -> Result<Infallible, SubscriptionError> {
-        let headers = self.upstream.headers()?;
         let channel = self.upstream.channel().await?;
         let (sender, receiver) = mpsc::channel(4);
         let asks = futures::stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
-        let mut request = Request::new(asks);
-        for (name, value) in headers {
-            if let Ok(value) = MetadataValue::try_from(value.as_bytes()) {
-                request.metadata_mut().insert(name, value);
-            }
-        }
+        let request = self.upstream.request(asks)?;
         // Whoever knows our version sends nothing while it is the newest.
         let first = DiscoveryRequest { node: Some(self.node.clone()), ..self.ask(version) };
         sender.send(first).await.map_err(|_| SubscriptionError::Ended)?;
