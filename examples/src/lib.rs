@@ -1,5 +1,5 @@
-//! What the examples share: the demo's shows with their box, their nodelet and their applications, the fleet client, and
-//! the tools that they fetch.
+//! What the examples share: the demo's shows with their box, their nodelet and their applications, the fleet client, the way
+//! to Vault, and the tools that they fetch.
 //!
 //! Nothing here is meant for production. It uses the other crates as any of their users would, through their public
 //! interfaces only.
