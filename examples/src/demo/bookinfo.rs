@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use mesh_api::Object;
 
-use super::mesh::{self, Mesh};
+use super::mesh::Mesh;
 use super::traffic::{Replies, Traffic};
 use super::{Place, Progress, manifests, objects, policy, say, verdict};
 use crate::nodelet;
@@ -113,7 +113,7 @@ pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -
     judge(&replies, &asked, &mut problems)?;
     mesh.all_alive()?;
     policy::show(&mesh, &mut problems).await?;
-    mesh::judge_rejections(&mut problems).await?;
+    mesh.judge_rejections(&mut problems).await?;
 
     if options.keep {
         keep(gateway, &mesh.config, place.one_user)?;

@@ -80,7 +80,7 @@ pub(super) async fn end(
     if failed > 0 {
         problems.push(format!("{failed} handshakes failed"));
     }
-    mesh::judge_rejections(problems).await
+    mesh.judge_rejections(problems).await
 }
 
 fn pod<'a>(mesh: &'a Mesh, name: &str) -> Result<&'a Pod, String> {

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::mesh::{self, Mesh};
+use super::mesh::Mesh;
 use super::{Place, Progress, say, verdict};
 use crate::echo::Protocol;
 use crate::echo::client::{self, Call};
@@ -120,7 +120,7 @@ pub(super) async fn show(place: &Place, progress: Progress) -> Result<(), String
         progress.say(&format!("{mode:?} was seen {:.1} s after the edit", edited.elapsed().as_secs_f64()));
         mesh.all_alive()?;
     }
-    mesh::judge_rejections(&mut problems).await?;
+    mesh.judge_rejections(&mut problems).await?;
     verdict("Every cell is as Istio documents it.", &problems)
 }
 

@@ -109,6 +109,18 @@ impl Mesh {
         let path = self.config.join(file);
         nodelet::replace(&path, text).map_err(|error| format!("{}: {error}", path.display()))
     }
+
+    /// Says how many of the control plane's responses proxies refused, killed control planes included; none should be.
+    ///
+    /// # Errors
+    /// The control plane does not tell its counters.
+    pub(super) async fn judge_rejections(&self, problems: &mut Vec<String>) -> Result<(), String> {
+        let rejected = self.meshd.rejected + rejected_since_start().await?;
+        if rejected > 0 {
+            problems.push(format!("{rejected} responses were rejected by an Envoy; meshd.log says which and why"));
+        }
+        say(&format!("\n{rejected} of the control plane's responses were rejected by an Envoy"))
+    }
 }
 
 /// The control plane as a process of the node.
@@ -116,6 +128,8 @@ impl Mesh {
 pub struct Meshd {
     arguments: Vec<String>,
     process: Process,
+    /// How many responses proxies refused before it was killed last.
+    rejected: u64,
 }
 
 impl Meshd {
@@ -126,7 +140,7 @@ impl Meshd {
         while began.elapsed() < Duration::from_secs(20) {
             process.is_alive()?;
             if let Ok((200, _)) = http::get("http://127.0.0.1:8080/ready").await {
-                return Ok(Self { arguments, process });
+                return Ok(Self { arguments, process, rejected: 0 });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -138,6 +152,8 @@ impl Meshd {
     /// # Errors
     /// It had ended by itself.
     pub async fn kill(&mut self) -> Result<(), String> {
+        self.process.is_alive()?;
+        self.rejected += rejected_since_start().await?;
         self.process.kill().await
     }
 
@@ -160,7 +176,8 @@ impl Meshd {
     /// # Errors
     /// It does not become ready.
     pub async fn restart(&mut self, nodelet: &Nodelet) -> Result<(), String> {
-        *self = Self::start(nodelet, self.arguments.clone()).await?;
+        let started = Self::start(nodelet, self.arguments.clone()).await?;
+        *self = Self { rejected: self.rejected, ..started };
         Ok(())
     }
 }
@@ -195,14 +212,10 @@ fn serve_a_copy(folder: &Path, config: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Says how many of the control plane's responses proxies refused; none should be.
-pub(super) async fn judge_rejections(problems: &mut Vec<String>) -> Result<(), String> {
+/// How many responses proxies refused, as the control plane that runs counts them.
+async fn rejected_since_start() -> Result<u64, String> {
     let (_, metrics) = http::get(METRICS).await?;
-    let rejected = rejected(&String::from_utf8_lossy(&metrics));
-    if rejected > 0 {
-        problems.push(format!("{rejected} responses were rejected by an Envoy; meshd.log says which and why"));
-    }
-    say(&format!("\n{rejected} of the control plane's responses were rejected by an Envoy"))
+    Ok(rejected(&String::from_utf8_lossy(&metrics)))
 }
 
 /// How many responses proxies refused, by the control plane's metrics.
