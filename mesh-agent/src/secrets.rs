@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mesh_ca::Certificate;
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::endpoint::Roots;
 
@@ -48,9 +49,15 @@ impl Secret {
     /// Roots with the lists of this file, where it has any.
     #[must_use]
     pub fn revocable(self, file: &Path) -> Self {
-        match (self, std::fs::read(file)) {
-            (Self::Roots(roots), Ok(lists)) if !lists.is_empty() => Self::RevocableRoots { roots, lists: lists.into() },
-            (secret, _) => secret,
+        let lists = std::fs::read(file).unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                warn!(?file, %error, "the lists of revoked certificates cannot be read; nothing counts as revoked");
+            }
+            Vec::new()
+        });
+        match self {
+            Self::Roots(roots) if !lists.is_empty() => Self::RevocableRoots { roots, lists: lists.into() },
+            secret => secret,
         }
     }
 
