@@ -45,7 +45,7 @@ impl Mesh {
     ) -> Result<Self, String> {
         let folder = manifests(folder);
         let plan = plan::plan(&objects(&folder)?, &injector(environment)?)?;
-        let (config, authority) = (place.folder.join("config"), place.folder.join("ca"));
+        let (config, authority) = (place.folder.join("config"), authority(place));
         serve_a_copy(&folder, &config)?;
         let accounts = Accounts::new()?;
         let jwks = place.folder.join("jwks.json");
@@ -180,6 +180,11 @@ impl Meshd {
         *self = Self { rejected: self.rejected, ..started };
         Ok(())
     }
+}
+
+/// The folder of the control plane's authority.
+pub(super) fn authority(place: &Place) -> PathBuf {
+    place.folder.join("ca")
 }
 
 fn meshd_arguments(config: &Path, authority: &Path, jwks: &Path) -> Vec<String> {

@@ -43,7 +43,7 @@ const LATE: &str = "late-0";
 /// A request or handshake that failed, a rotation that did not come to its end, or what could not be done.
 pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -> Result<(), String> {
     // What an earlier show has left there may be half of a rotation.
-    let _ = std::fs::remove_dir_all(authority(place));
+    let _ = std::fs::remove_dir_all(mesh::authority(place));
     let lives = format!("{}s", options.cert_ttl.as_secs());
     let mut mesh = Mesh::start(place, "load", &[("SECRET_TTL", lives.clone())], progress).await?;
     let timing = [("SETTLE", format!("{}s", options.settle.as_secs())), ("LONGEST", lives)];
@@ -62,11 +62,6 @@ pub(super) async fn show(place: &Place, options: &Options, progress: Progress) -
     verdict("The mesh has a new root with a new key, and no request failed.", &problems)
 }
 
-/// The folder of the control plane's authority.
-fn authority(place: &Place) -> PathBuf {
-    place.folder.join("ca")
-}
-
 /// A rotation that was begun.
 struct Rotation {
     /// The folder of the authority.
@@ -78,7 +73,7 @@ struct Rotation {
 impl Rotation {
     /// Puts another authority into the folder; if `kill`, while nobody looks.
     async fn begin(place: &Place, mesh: &mut Mesh, kill: bool, progress: Progress) -> Result<Self, String> {
-        let folder = authority(place);
+        let folder = mesh::authority(place);
         let old = read(&folder.join("root-cert.pem"))?;
         let new = Authority::self_signed(&RootOptions::default(), Lifetimes::default(), SystemTime::now());
         let new = new.map_err(|error| error.to_string())?;
