@@ -52,7 +52,8 @@ async fn proxies_are_admitted_as_who_they_are() {
 }
 
 fn root_of(folder: &std::path::Path) -> (CaFolder, Certificate) {
-    let (folder, authority) = CaFolder::open(folder.to_owned(), options(), now()).unwrap();
+    // A folder that is followed is looked at by the clock of the machine.
+    let (folder, authority) = CaFolder::open(folder.to_owned(), options(), SystemTime::now()).unwrap();
     (folder, authority.certificate().clone())
 }
 
@@ -93,7 +94,6 @@ impl Following {
         let mut options = options();
         options.timing.settle = Duration::from_secs(settle);
         options.timing.longest = Duration::ZERO;
-        // What is followed is looked at by the machine's clock.
         let (folder, authority) = CaFolder::open(folder.to_owned(), options, SystemTime::now()).unwrap();
         let current = Arc::new(Current::new(authority));
         let rotating = Rotating::new(current.clone(), Metrics::default()).proxies(proxies);

@@ -157,6 +157,17 @@ impl Cluster {
         }
     }
 
+    /// Whether the apiserver would create an object, unknown fields being mistakes; otherwise what it says.
+    pub(crate) async fn would_create(&self, object: &Value) -> Result<(), String> {
+        let url = format!("{}?dryRun=All&fieldValidation=Strict", self.api(object).resource_url());
+        let request = http::Request::post(url).header("content-type", "application/json");
+        let request = request.body(object.to_string().into_bytes()).unwrap();
+        match self.client.as_ref().unwrap().request_text(request).await {
+            Err(kube::Error::Api(status)) if status.code < 500 => Err(status.message),
+            answer => answer.map(drop).map_err(|error| panic!("{object}: {error}")),
+        }
+    }
+
     /// An object as the apiserver has it.
     pub(crate) async fn get(&self, object: &Value) -> Value {
         let name = text(&object["metadata"]["name"]);

@@ -15,6 +15,7 @@ mod commands;
 mod corpus;
 mod crds;
 mod daemon;
+mod definitions;
 mod edges;
 mod envoy;
 mod envtest;
