@@ -150,10 +150,9 @@ fn pod(object: &mut Map<String, Value>) {
         each(metadata, "ownerReferences", |owner| keep(owner, &["controller", "kind", "name"]));
     }
     if let Some(spec) = part(object, "spec") {
-        keep(spec, &["containers", "initContainers", "hostNetwork", "nodeName", "serviceAccountName"]);
         // A container is the largest part of a pod, and only its ports count: one has them all.
         let ports = ["containers", "initContainers"].iter().flat_map(|containers| ports(spec, containers)).collect();
-        spec.remove("initContainers");
+        keep(spec, &["hostNetwork", "hostname", "nodeName", "serviceAccountName", "subdomain"]);
         spec.insert("containers".to_owned(), json!([{"name": "", "ports": Value::Array(ports)}]));
     }
     if let Some(status) = part(object, "status") {
@@ -247,7 +246,8 @@ mod tests {
                                                    "uid": "u", "controller": true}]});
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
-            "spec": {"nodeName": "one", "serviceAccountName": "s", "volumes": [{"name": "v", "emptyDir": {}}],
+            "spec": {"nodeName": "one", "serviceAccountName": "s", "hostname": "a-0", "subdomain": "a",
+                     "volumes": [{"name": "v", "emptyDir": {}}],
                      "containers": [{"name": "c", "image": "i", "env": [{"name": "E"}],
                                      "ports": [{"containerPort": 80, "name": "http"}]}, {"name": "silent"}],
                      "initContainers": [{"name": "proxy", "restartPolicy": "Always",
@@ -261,7 +261,7 @@ mod tests {
             "metadata": {"name": "a", "namespace": "n", "labels": {"app": "a"},
                          "ownerReferences": [{"apiVersion": "", "kind": "ReplicaSet", "name": "a-1", "uid": "",
                                               "controller": true}]},
-            "spec": {"nodeName": "one", "serviceAccountName": "s",
+            "spec": {"nodeName": "one", "serviceAccountName": "s", "hostname": "a-0", "subdomain": "a",
                      "containers": [{"name": "", "ports": [{"containerPort": 80, "name": "http"},
                                                            {"containerPort": 90, "name": "proxy"}]}]},
             "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
