@@ -47,6 +47,8 @@ pub struct Writer {
     problems: watch::Receiver<Arc<Problems>>,
     found: Option<Found>,
     recent: BTreeMap<ObjectRef, (IstioStatus, Instant)>,
+    /// How long nobody looks now.
+    rest: Duration,
 }
 
 impl Writer {
@@ -56,24 +58,21 @@ impl Writer {
         states: watch::Receiver<Arc<Published>>,
         problems: watch::Receiver<Arc<Problems>>,
     ) -> Self {
-        Self { client, states, problems, found: None, recent: BTreeMap::new() }
+        Self { client, states, problems, found: None, recent: BTreeMap::new(), rest: SETTLE }
     }
 
     /// Writes for ever, while this replica `leads`.
     pub async fn run(mut self, mut leads: watch::Receiver<bool>) -> Infallible {
         let mut retry = Retry::new("the status of Istio's objects");
-        let mut pause = SETTLE;
         loop {
             if leads.wait_for(|leads| *leads).await.is_err() {
                 return pending().await;
             }
-            sleep(pause).await;
-            let began = Instant::now();
+            sleep(self.rest).await;
             match self.turn(&leads).await {
                 Ok(()) => retry.worked(),
                 Err(error) => retry.tell(&error),
             }
-            pause = SETTLE.max(began.elapsed() * REST);
             tokio::select! {
                 changed = self.states.changed() => if changed.is_err() { return pending().await },
                 changed = self.problems.changed() => if changed.is_err() { return pending().await },
@@ -84,20 +83,27 @@ impl Writer {
 
     async fn turn(&mut self, leads: &watch::Receiver<bool>) -> Result<(), Error> {
         let state = self.states.borrow_and_update().clone();
+        let began = Instant::now();
         let findings = self.findings(&state).await;
+        self.rest = SETTLE.max(began.elapsed() * REST);
         self.recent.retain(|key, (status, written)| {
             let said = state.objects.get(key).and_then(observed);
             written.elapsed() < RECENT && said.is_some_and(|said| said != *status)
         });
         let recent = self.recent.iter().map(|(key, (status, _))| (key.clone(), status.clone())).collect();
+        let mut refused = Ok(());
         for Change { object, status } in changes(&findings, &state.objects, &recent, &Time(Timestamp::now())) {
             if !*leads.borrow() {
                 break;
             }
-            self.write(&object, &status).await?;
-            self.recent.insert(object, (status, Instant::now()));
+            match self.write(&object, &status).await {
+                Ok(()) => drop(self.recent.insert(object, (status, Instant::now()))),
+                // What is wrong with one object or kind holds no other up.
+                Err(Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => refused = Err(Error::Api(status)),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        refused
     }
 
     /// What is wrong in this state. To look at a large mesh takes a while, so it is not done twice, and nobody waits for it.
