@@ -17,7 +17,7 @@ use mesh_ca::bundle::{self, Entries};
 use mesh_ca::rotation::{Observed, Record};
 
 use super::CaOptions;
-use super::rotation::{Acting, Rotating, STEP, status, tell_if_busy};
+use super::rotation::{Acting, Rotating, STEP, hex, status, tell_if_busy};
 
 /// How often the folder is looked at. Mounted Secrets change within a minute, so nobody waits for less.
 const PERIOD: Duration = STEP;
@@ -201,7 +201,7 @@ fn make(path: &Path, authority: &Authority) -> anyhow::Result<()> {
     let mut name = path.file_name().context("the path has no last part")?.to_owned();
     name.push(".");
     // As unlikely to be anybody else's as the root itself.
-    name.push(authority.certificate().serial().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    name.push(hex(authority.certificate().serial()));
     let beside = path.with_file_name(name);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;

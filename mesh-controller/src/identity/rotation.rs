@@ -22,6 +22,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+/// How often a rotation that moves is looked at.
+pub(super) const STEP: Duration = Duration::from_secs(1);
 /// The words of [`Record::word`] that a record can have.
 const WORDS: [&str; 6] = ["stable", "distributing", "draining", "retiring", "returning", "aborted"];
 
@@ -258,7 +260,8 @@ impl Acting {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// `0a1b`, two digits a byte.
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -273,6 +276,3 @@ pub(super) fn status(record: &Record, observed: &Observed) -> Value {
     }
     status
 }
-
-/// How often a rotation that moves is looked at.
-pub(super) const STEP: Duration = Duration::from_secs(1);

@@ -76,17 +76,8 @@ impl Mesh {
 
     /// What a counter of `/metrics` says.
     async fn count(&self, name: &str) -> u64 {
-        let answer = tokio::task::spawn_blocking({
-            let address = self.meshd.address("monitoring");
-            move || {
-                let mut stream = std::net::TcpStream::connect(&address).unwrap();
-                write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer).unwrap();
-                answer
-            }
-        });
-        let answer = answer.await.unwrap();
+        let address = self.meshd.address("monitoring");
+        let answer = tokio::task::spawn_blocking(move || crate::commands::get(&address, "/metrics")).await.unwrap();
         let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or("0");
         value.parse().unwrap()
     }
