@@ -113,10 +113,20 @@ pub fn root_config_map(authority: &Authority, namespace: &str, observed: Option<
     wants_roots(namespace).then(|| config_map(ROOT_CONFIG_MAP, namespace, wanted, observed)).flatten()
 }
 
-/// [`CRL_CONFIG_MAP`] as it should be applied in a namespace; none where it is right, or where there are no lists.
+/// [`CRL_CONFIG_MAP`] as it should be applied in a namespace; none where it is right, or where there are no lists. Where ours
+/// has lists that the authority has no longer, it is emptied: proxies check by what is there.
 pub fn crl_config_map(authority: &Authority, namespace: &str, observed: Option<&ConfigMap>) -> Option<ConfigMap> {
-    let wanted = (bundle::CA_CRL, authority.crl_pem()?.as_ref());
+    let lists = match authority.crl_pem() {
+        Some(lists) => &**lists,
+        None if observed.is_some_and(is_ours) => "",
+        None => return None,
+    };
+    let wanted = (bundle::CA_CRL, lists);
     wants_roots(namespace).then(|| config_map(CRL_CONFIG_MAP, namespace, wanted, observed)).flatten()
+}
+
+fn is_ours(map: &ConfigMap) -> bool {
+    map.metadata.labels.as_ref().and_then(|labels| labels.get(OURS.0)).is_some_and(|value| value == OURS.1)
 }
 
 fn config_map(
@@ -125,12 +135,8 @@ fn config_map(
     (key, value): (&str, &str),
     observed: Option<&ConfigMap>,
 ) -> Option<ConfigMap> {
-    let holds = |map: Option<&BTreeMap<String, String>>, key: &str, value: &str| {
-        map.and_then(|map| map.get(key)).is_some_and(|found| found == value)
-    };
-    let is_right = observed
-        .is_some_and(|map| holds(map.data.as_ref(), key, value) && holds(map.metadata.labels.as_ref(), OURS.0, OURS.1));
-    if is_right {
+    let holds = |map: &ConfigMap| map.data.as_ref().and_then(|data| data.get(key)).is_some_and(|found| found == value);
+    if observed.is_some_and(|map| is_ours(map) && holds(map)) {
         return None;
     }
     let labels = BTreeMap::from([(OURS.0.to_owned(), OURS.1.to_owned())]);

@@ -91,7 +91,21 @@ fn the_roots_are_kept_right_in_every_namespace() {
     richer.data.as_mut().unwrap().insert("more".into(), "of others".into());
     assert_eq!(root_config_map(&root, "default", Some(&richer)), None, "others may add to it");
     assert_eq!(root_config_map(&root, "kube-system", None), None);
-    assert_eq!(crl_config_map(&root, "default", None), None, "there are no lists");
+}
+
+#[test]
+fn lists_are_taken_back_where_they_are_ours() {
+    let (listed, bare) = (root().also_checking(Some("a")).also_checking(Some("b")), root());
+    assert_eq!(crl_config_map(&bare, "default", None), None, "there are no lists");
+    let lists = |map: &ConfigMap| map.data.as_ref().unwrap()["ca-crl.pem"].clone();
+    let made = crl_config_map(&listed, "default", None).unwrap();
+    assert_eq!(lists(&made), "\nb");
+    let emptied = crl_config_map(&bare, "default", Some(&made)).unwrap();
+    assert_eq!(lists(&emptied), "");
+    assert_eq!(crl_config_map(&bare, "default", Some(&emptied)), None);
+    let mut theirs = made;
+    theirs.metadata.labels = None;
+    assert_eq!(crl_config_map(&bare, "default", Some(&theirs)), None, "another's");
 }
 
 #[test]

@@ -123,7 +123,8 @@ impl Trust {
 
     /// Whether a namespace is to have the roots.
     fn keeps(&self, namespace: &Namespace) -> bool {
-        namespace.metadata.deletion_timestamp.is_none() && self.selects(namespace)
+        let is_ending = namespace.metadata.deletion_timestamp.is_some();
+        !is_ending && reconcile::wants_roots(&namespace.name_any()) && self.selects(namespace)
     }
 
     /// Whether workloads of the mesh may be in a namespace.
@@ -169,9 +170,6 @@ async fn config_maps_of(
     let kept: [(&str, Wanted); 2] =
         [(ROOT_CONFIG_MAP, reconcile::root_config_map), (CRL_CONFIG_MAP, reconcile::crl_config_map)];
     for (map, wanted) in kept {
-        if wanted(&authority, &name, None).is_none() {
-            continue;
-        }
         if let Some(wanted) = wanted(&authority, &name, maps.get_opt(map).await?.as_ref()) {
             maps.patch(map, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&wanted)).await?;
             tracing::debug!("ConfigMap {name}/{map} is right again");
