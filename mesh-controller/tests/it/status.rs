@@ -5,19 +5,17 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mesh_controller::install::Plan;
-use mesh_controller::operator::{Cluster as Objects, Owner, changes, desired};
 use mesh_controller::status::{CONDITION, MANAGER};
 use serde_json::{Value, json};
 
 use crate::envtest::{Cluster, Process};
+use crate::rights;
 
 /// What the chart makes where the status is wanted.
 fn objects() -> Vec<Value> {
     let spec = json!({"profile": "minimal", "values": {"pilot": {"env": {"PILOT_ENABLE_ANALYSIS": "true"}}}});
-    let operator = json!({"metadata": {"name": "status", "namespace": "istio-system"}, "spec": spec});
-    let mut plan = Plan::of(&operator).unwrap();
-    let rendered = plan.render().unwrap();
-    desired(&plan, rendered)
+    let operator = json!({"metadata": {"name": "rights", "namespace": "istio-system"}, "spec": spec});
+    rights::objects(Plan::of(&operator).unwrap())
 }
 
 fn virtual_service(host: &str) -> Value {
@@ -43,23 +41,14 @@ async fn until(cluster: &Cluster, object: &Value, wanted: impl Fn(&Value) -> boo
 async fn what_is_wrong_is_in_the_objects_status_until_it_is_mended() {
     let Some(cluster) = Cluster::start("the status of Istio's objects").await else { return };
     let objects = objects();
-    for definition in objects.iter().filter(|object| object["kind"] == "CustomResourceDefinition") {
-        cluster.define(definition).await;
-    }
-    let installed = Objects::new(cluster.client());
-    let owner = Owner { name: "status".into(), namespace: "istio-system".into() };
     // Its webhooks are for a server that nobody reaches here.
     let is_hook = |object: &&Value| object["kind"].as_str().unwrap().ends_with("WebhookConfiguration");
     let wanted: Vec<Value> = objects.iter().filter(|object| !is_hook(object)).cloned().collect();
-    let outcome = installed.carry_out(&changes(&wanted, &[], &owner), |_| {}).await;
-    assert!(outcome.failed.is_empty(), "{outcome:?}");
+    rights::install(&cluster, &wanted).await;
 
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("kubeconfig");
-    let mut access = cluster.kubeconfig();
-    access["users"][0]["user"]["as"] = "system:serviceaccount:istio-system:istiod".into();
-    access["users"][0]["user"]["as-groups"] = json!(["system:serviceaccounts", "system:authenticated"]);
-    fs::write(&kubeconfig, access.to_string()).unwrap();
+    fs::write(&kubeconfig, rights::kubeconfig_of_istiod(&cluster).to_string()).unwrap();
     let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
     let args = deployment["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
     let log = folder.path().join("log");
