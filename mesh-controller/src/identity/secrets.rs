@@ -175,20 +175,15 @@ impl CaSecrets {
     }
 
     /// Brings a root's Secret back that was deleted: its certificates are about.
-    async fn restore(&self, seen: &Seen, rotating: &Rotating) {
+    async fn restore(&self, seen: &Seen, rotating: &Rotating) -> Result<(), Undone> {
         let wanted = seen.record().and_then(|record| record.wanted(self.options.lifetimes, SystemTime::now()).ok());
         let secret = match &wanted {
             Some(wanted) => reconcile::ca_secret(wanted, &self.namespace),
             None => reconcile::ca_secret(&rotating.current(), &self.namespace),
         };
-        let restored = match secret {
-            Ok(secret) => self.create(&secret).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match restored {
-            Ok(()) => tracing::warn!("Secret {CA_SECRET} was deleted; it is there again, with the root in use"),
-            Err(error) => tracing::warn!("Secret {CA_SECRET} was deleted, and cannot be restored: {error}"),
-        }
+        self.create(&secret?).await?;
+        tracing::warn!("Secret {CA_SECRET} was deleted; it is there again, with the root in use");
+        Ok(())
     }
 
     /// Follows the Secrets: what they say is led in by the replica that leads, and `rotating` acts by the record. A root of our
@@ -243,7 +238,7 @@ impl CaSecrets {
                     }
                 }
                 if rotating.leads() {
-                    said.hear(&self, &seen, rotating).await;
+                    said.hear(&self, &seen, rotating).await?;
                     if let Some(written) = self.move_on(record.as_ref(), &said, &observed, &seen).await? {
                         seen.rotation = Some(written);
                     }
@@ -335,24 +330,30 @@ struct Said {
 }
 
 impl Said {
-    async fn hear(&mut self, secrets: &CaSecrets, seen: &Seen, rotating: &Rotating) {
+    async fn hear(&mut self, secrets: &CaSecrets, seen: &Seen, rotating: &Rotating) -> Result<(), Undone> {
         if self.of.as_ref().is_some_and(|of| of.data() == seen.data()) {
-            return;
+            return Ok(());
         }
         let was_plugged_in = self.of.as_ref().is_some_and(|of| of.plugged_in().is_some());
         self.of = Some(seen.clone());
         if was_plugged_in && seen.plugged_in().is_none() {
             tracing::warn!("Secret {CACERTS_SECRET} is gone; its authority stays in force until the next start");
-            return;
+            return Ok(());
         }
         match seen.authority(&secrets.namespace, &secrets.options, SystemTime::now()) {
             Ok(OwnRoot::Use(authority)) => {
                 tell_if_busy(seen.record().as_ref(), &authority);
                 self.authority = Some(*authority);
             }
-            Ok(OwnRoot::Create(_)) => secrets.restore(seen, rotating).await,
+            Ok(OwnRoot::Create(_)) => {
+                // What could not be restored is heard of again.
+                self.of = None;
+                secrets.restore(seen, rotating).await?;
+                self.of = Some(seen.clone());
+            }
             Err(error) => tracing::warn!("{error}; the authority of before stays in force"),
         }
+        Ok(())
     }
 }
 
