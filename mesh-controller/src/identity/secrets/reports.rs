@@ -21,10 +21,12 @@ use super::ROTATION;
 const PERIOD: Duration = Duration::from_secs(5);
 /// A replica that has said nothing new for this long is gone, and its proxies are with others.
 const GONE: Duration = Duration::from_secs(30);
+/// How many proxies a replica names of a kind: a ConfigMap holds 1 MiB. Whoever is connected for longest is late first.
+const NAMED: usize = 200;
 /// The entry for people.
 const STATUS: &str = "status";
 
-/// What one replica sees of its proxies.
+/// What one replica sees of its proxies, the first [`NAMED`] of each kind.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 struct Report {
     /// Of the phase that began then.
@@ -63,7 +65,11 @@ impl Reports {
     /// Tells what this replica sees, and returns what all see, if this one `leads`.
     pub(super) async fn exchange(&mut self, record: &Record, own: Observed, leads: bool) -> Result<Observed, Error> {
         let since = record.rotation().map_or(0, |rotation| rotation.since);
-        let report = Report { since, behind: own.behind, silent: own.silent };
+        let Observed { mut behind, mut silent, .. } = own;
+        behind.sort_by_key(|proxy| proxy.since);
+        behind.truncate(NAMED);
+        silent.truncate(NAMED);
+        let report = Report { since, behind, silent };
         if !leads {
             self.led = None;
             let is_told = self.told.as_ref().is_some_and(|(told, at)| *told == report && at.elapsed() < PERIOD);
