@@ -62,7 +62,7 @@ impl Reports {
         Self { config_maps, replica: replica.to_owned(), told: None, led: None, heard, status }
     }
 
-    /// Tells what this replica sees, and returns what all see, if this one `leads`.
+    /// Tells what this replica sees, while a rotation waits for that, and returns what all see, if this one `leads`.
     pub(super) async fn exchange(&mut self, record: &Record, own: Observed, leads: bool) -> Result<Observed, Error> {
         let since = record.rotation().map_or(0, |rotation| rotation.since);
         let Observed { mut behind, mut silent, .. } = own;
@@ -73,7 +73,7 @@ impl Reports {
         if !leads {
             self.led = None;
             let is_told = self.told.as_ref().is_some_and(|(told, at)| *told == report && at.elapsed() < PERIOD);
-            if !is_told {
+            if waits(record) && !is_told {
                 let at = unix(SystemTime::now());
                 let text = serde_json::to_string(&Stamped { at, report: report.clone() }).unwrap_or_default();
                 self.apply(&self.replica, &self.replica, &text).await?;
