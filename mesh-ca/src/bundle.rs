@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Secret;
 use mesh_api::{Diagnostic, FieldPath, ObjectRef};
 use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
+use webpki::BorrowedCertRevocationList;
 use x509_cert::name::RdnSequence;
 
 use crate::authority::{Authority, Lifetimes, SignError};
@@ -179,7 +180,8 @@ fn key_of(certificate: &Certificate, layout: &Layout, entries: &Entries<'_>) -> 
     ))
 }
 
-/// Envoy wants a list of every authority in a chain as soon as it has one of any, and refuses every peer otherwise.
+/// Envoy wants a list of every authority in a chain as soon as it has one of any, and refuses every peer otherwise. The control
+/// plane's own TLS must be able to read the lists as well, or it refuses everybody.
 fn crl(entries: &Entries<'_>, chain: &[Certificate]) -> Result<Option<String>, BundleError> {
     let Some(pem) = entries.get(CA_CRL).filter(|pem| !pem.is_empty()) else { return Ok(None) };
     let wrong = |message: String| BundleError::new(CA_CRL, message);
@@ -188,6 +190,10 @@ fn crl(entries: &Entries<'_>, chain: &[Certificate]) -> Result<Option<String>, B
         .map_err(|_| wrong("holds a PEM block that is cut off".into()))?;
     let signed = lists.iter().map(|list| Signed::from_der(list)).collect::<Result<Vec<_>, _>>();
     let signed = signed.map_err(|_| wrong("holds a revocation list that is no DER".into()))?;
+    if lists.iter().any(|list| BorrowedCertRevocationList::from_der(list).is_err()) {
+        let why = "holds a list that TLS cannot use; put a whole one of version 2 there, no delta and not indirect";
+        return Err(wrong(why.into()));
+    }
     let missing = chain.iter().find(|issuer| !signed.iter().any(|list| list.verify(issuer.public_key()).is_ok()));
     if let Some(issuer) = missing {
         let subject = issuer.subject();
