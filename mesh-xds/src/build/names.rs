@@ -115,7 +115,11 @@ impl NamesOf {
                 namespace: service.namespace.to_string(),
                 ..NameInfo::default()
             });
-            info.ips.push(pod.address.to_string());
+            let address = pod.address.to_string();
+            // Another service may choose the same pods.
+            if !info.ips.contains(&address) {
+                info.ips.push(address);
+            }
         }
     }
 }
@@ -265,8 +269,18 @@ endpoints: [{{addresses: [{ip}], targetRef: {{kind: Pod, name: '{object}', names
             pod("db-0", "hostname: db-0, ", "10.3.0.1"),
             pod("db-0@west", "", "10.4.0.1"),
             pod("db-1@west", "", "10.4.0.2"),
-        ];
-        let world = format!("{WORLD}{}", pods.concat());
+        ]
+        .concat();
+        // Another service with the same pods names none of them twice.
+        let again = pods.replace("service-name: db", "service-name: all").replace("'of-", "'all-");
+        let service = "
+---
+apiVersion: v1
+kind: Service
+metadata: {name: all, namespace: default}
+spec: {clusterIP: None, selector: {app: db}, ports: [{name: tcp, port: 1}]}
+";
+        let world = format!("{WORLD}{pods}{service}{again}");
         for (cluster, first) in [("", "10.3.0.1 10.4.0.1"), ("Kubernetes", "10.3.0.1"), ("west", "10.4.0.1")] {
             let all = names_in(&world, "default", cluster);
             let ips = |host: &str| all.get(host).map(|info| info.ips.join(" ")).unwrap_or_default();
