@@ -13,7 +13,7 @@ use super::route::l4::TcpPolicy;
 use super::route::{Lookup, Target};
 use crate::class::Client;
 use crate::model::Service;
-use crate::model::destination_rule::HashKey;
+use crate::model::destination_rule::{DestinationRule, HashKey};
 use crate::model::virtual_service::{Destination, VirtualService};
 use crate::scope::{ScopeOf, ScopedServices, ServicesOf};
 use crate::view::View;
@@ -47,12 +47,7 @@ impl<'a, 'v> Destinations<'a, 'v> {
 
     /// What TCP to a service does, by the rule for it.
     pub(crate) fn tcp_policy_of(&self, service: &Service, subset: &str) -> TcpPolicy {
-        let rule = self.rules.outbound(service);
-        let mut policy = rule.map(|rule| TcpPolicy::of(&rule, subset)).unwrap_or_default();
-        if policy.idle.is_none() {
-            policy.idle = self.client.metadata("IDLE_TIMEOUT").parse::<Duration>().ok();
-        }
-        policy
+        tcp_policy(self.client, self.rules.outbound(service).as_deref(), subset)
     }
 
     /// The service that the client means by a host: no alias, unless it leads nowhere.
@@ -80,6 +75,15 @@ impl Lookup for Destinations<'_, '_> {
         let port = destination.port.or(only_port(service)).unwrap_or(called);
         self.hash_key_of(service, port, &destination.subset)
     }
+}
+
+/// What TCP does by a rule; where that says nothing of idle connections, as the client itself wishes.
+pub(crate) fn tcp_policy(client: &Client, rule: Option<&DestinationRule>, subset: &str) -> TcpPolicy {
+    let mut policy = rule.map(|rule| TcpPolicy::of(rule, subset)).unwrap_or_default();
+    if policy.idle.is_none() {
+        policy.idle = client.metadata("IDLE_TIMEOUT").parse::<Duration>().ok();
+    }
+    policy
 }
 
 fn only_port(service: &Service) -> Option<u16> {

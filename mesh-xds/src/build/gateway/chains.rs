@@ -15,7 +15,7 @@ use crate::build::cluster::Defaults;
 use crate::build::defaults::MeshDefaults;
 use crate::build::destination::Rules;
 use crate::build::http::{Http, Routes, Side};
-use crate::build::lookup::Destinations;
+use crate::build::lookup::{Destinations, tcp_policy};
 use crate::build::route::l4::{L4Chain, TcpPolicy, tcp_proxy};
 use crate::build::route::{RouteContext, config_metadata, vs_metadata};
 use crate::build::{TCP_PROXY, access_log, network_filter};
@@ -212,10 +212,8 @@ impl Builder<'_, '_> {
                 for subset in std::iter::once(Name::default()).chain(subsets) {
                     let cluster = crate::build::cluster::sni_dnat_name(port.number, &subset, service.hostname.as_str());
                     // The client's proxy has asked for a tunnel if there is one; this one sees but TLS.
-                    let policy = match &rule {
-                        Some(rule) => TcpPolicy { tunnel: None, ..TcpPolicy::of(rule, &subset) },
-                        None => TcpPolicy::default(),
-                    };
+                    let policy = tcp_policy(&self.router.client, rule.as_deref(), &subset);
+                    let policy = TcpPolicy { tunnel: None, ..policy };
                     let proxy = crate::build::outbound::plan::single(&cluster, &policy, self.settings);
                     out.push(Chain {
                         sni: vec![cluster],
