@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use mesh_api::names::SpiffeId;
 
-use crate::authority::{Authority, SignError};
+use crate::authority::{Authority, BACKDATE, SignError};
 use crate::certificate::Certificate;
 use crate::request::Csr;
 
@@ -91,7 +91,9 @@ fn check(pem: &str, request: SigningRequest<'_>, roots: &[Certificate]) -> Resul
         return Err(wrong("says something else; check the signer's rules on names"));
     }
     let roots = if roots.is_empty() { &sent_along } else { roots };
-    leaf.leads_to(roots, &intermediates, request.now)
+    // It is made after it was asked for, by a clock that may be ahead of ours.
+    let now = leaf.not_before().clamp(request.now, request.now + BACKDATE);
+    leaf.leads_to(roots, &intermediates, now)
         .map_err(|why| wrong(&format!("does not lead to the roots that are known here: {why:?}")))?;
     let roots = roots.iter().map(Certificate::to_pem).collect();
     let presented = std::iter::once(&leaf).chain(&intermediates).map(Certificate::to_pem);

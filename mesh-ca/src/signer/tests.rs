@@ -165,4 +165,9 @@ fn what_a_signer_of_kubernetes_made_is_looked_at() {
         assert!(told.contains(why), "{told}");
     }
     assert!(outcome(&good, &[]).is_err(), "no root is known at all");
+    for (later, good) in [(2 * BACKDATE, true), (3 * BACKDATE, false)] {
+        let own = root.sign(&Csr::from_pem(pem.as_bytes()).unwrap(), &sleep, None, now() + later).unwrap();
+        let object = with(Some(own.presented_pem()), None);
+        assert_eq!(outcome(&object, root.roots()).is_ok(), good, "it counts from {later:?} on");
+    }
 }
