@@ -204,7 +204,8 @@ impl Authority {
         self
     }
 
-    /// Checks another authority's lists besides; those of one alone would refuse what the other signs.
+    /// Checks another authority's lists besides. Those of one alone would refuse what the other signs: then the text is empty,
+    /// so that whoever has lists drops them.
     pub(crate) fn also_checking(mut self, lists: Option<&str>) -> Self {
         self.crl_pem = match (self.crl_pem.as_deref(), lists) {
             (None, None) => None,

@@ -49,15 +49,21 @@ impl Kept {
         Certificate::all_from_pem(pem).map_err(wrong)
     }
 
-    /// Whether two are of the same certificates. One key may be written in more than one way.
+    /// Whether two are of the same certificates. One key may be written in more than one way, and revocation lists are
+    /// written anew every few days.
     fn is(&self, other: &Self) -> bool {
-        let public = |kept: &Self| {
-            kept.0
-                .iter()
-                .filter(|(name, _)| *name != bundle::CA_KEY)
-                .eq(other.0.iter().filter(|(name, _)| *name != bundle::CA_KEY))
+        self.certificates().eq(other.certificates())
+    }
+
+    fn certificates(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.0.iter().filter(|(name, _)| *name != bundle::CA_KEY && *name != bundle::CA_CRL)
+    }
+
+    fn take_lists(&mut self, newer: &Self) {
+        match newer.0.get(bundle::CA_CRL) {
+            Some(lists) => self.0.insert(bundle::CA_CRL.to_owned(), lists.clone()),
+            None => self.0.remove(bundle::CA_CRL),
         };
-        public(self)
     }
 }
 
@@ -116,7 +122,8 @@ impl Record {
     ///
     /// Whoever is trusted by all and trusts all is taken at once, such as a new intermediate of the same root. Any other begins a
     /// rotation. The authority of before, said again, gives the rotation up; what was given up is not begun again until
-    /// something else was said. Anything else has to wait until the rotation is over.
+    /// something else was said. Anything else has to wait until the rotation is over, but for new revocation lists: they are
+    /// taken at any time.
     ///
     /// # Errors
     /// When a key cannot be written.
@@ -128,22 +135,35 @@ impl Record {
         now: SystemTime,
     ) -> Result<Self, KeyError> {
         let said = Kept::of(authority)?;
-        Ok(match &self.next {
-            Some(next) if said.is(&next.authority) => self.clone(),
-            Some(next) if !next.rotation.is_over() && said.is(&self.old) => {
+        let known = self.with_lists_of(&said);
+        Ok(match &known.next {
+            Some(next) if said.is(&next.authority) => known.clone(),
+            Some(next) if !next.rotation.is_over() && said.is(&known.old) => {
                 let rotation = next.rotation.abort("the authority of before was put back", timing, seconds(now));
-                self.with(rotation)
+                known.with(rotation)
             }
-            Some(next) if !next.rotation.is_over() => self.clone(),
-            None if said.is(&self.old) => self.clone(),
-            _ if said.is(&self.old) || !self.needs_rotation(authority, lifetimes, now) => {
+            Some(next) if !next.rotation.is_over() => known.clone(),
+            None if said.is(&known.old) => known.clone(),
+            _ if said.is(&known.old) || !known.needs_rotation(authority, lifetimes, now) => {
                 Self { old: said, next: None }
             }
             _ => Self {
-                old: self.old.clone(),
+                old: known.old.clone(),
                 next: Some(Next { authority: said, rotation: Rotation::begin(seconds(now)) }),
             },
         })
+    }
+
+    /// The same with the lists that one of its authorities has now.
+    fn with_lists_of(&self, said: &Kept) -> Self {
+        let mut record = self.clone();
+        let next = record.next.as_mut().map(|next| &mut next.authority);
+        for kept in std::iter::once(&mut record.old).chain(next) {
+            if said.is(kept) {
+                kept.take_lists(said);
+            }
+        }
+        record
     }
 
     /// True while what the owner says is not looked at.
@@ -304,6 +324,30 @@ mod tests {
         let (late, over) = (at(11 * 365 * 86_400), Lifetimes::default());
         let fresh = Authority::self_signed(&RootOptions::default(), over, late).unwrap();
         assert_eq!(record.said(&fresh, &TIMING, over, late).unwrap().word(), "stable");
+    }
+
+    #[test]
+    fn new_lists_are_taken_at_any_time() {
+        let (old, new) = (root(), root());
+        let listing = |of: &Authority| {
+            let key = crate::PrivateKey::from_pem(of.key().to_pem().unwrap().as_bytes()).unwrap();
+            let (certificate, roots) = (of.certificate().clone(), of.roots().to_vec());
+            Authority::new(key, certificate, &[], roots, Some("a".to_owned()), Lifetimes::default())
+        };
+        let lists = |kept: &Kept| kept.0.get(bundle::CA_CRL).cloned();
+        let stable = Record::new(&old).unwrap();
+        assert_eq!(lists(&said(&stable, &listing(&old), 1).old).as_deref(), Some("a"));
+
+        let begun = said(&stable, &new, 1);
+        assert!(!begun.is_busy_with_another(&listing(&new)));
+        let listed = said(&begun, &listing(&new), 2);
+        assert_eq!((listed.word(), lists(&listed.old)), ("distributing", None));
+        assert_eq!(lists(&listed.next.as_ref().unwrap().authority).as_deref(), Some("a"));
+        assert_eq!(said(&listed, &new, 3), begun, "none is a change, too");
+
+        let aborted = said(&begun, &listing(&old), 2);
+        assert_eq!((aborted.word(), lists(&aborted.old).as_deref()), ("aborted", Some("a")));
+        assert_eq!(said(&aborted, &listing(&new), 3).word(), "aborted", "what was given up is no other by a list");
     }
 
     #[test]
