@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::pod::{Container, PROXY, Pod, find, name};
+use super::pod::{Container, PROXY, Pod, name};
 
 /// The annotation of a namespace with its users, `first/count` or `first-last`.
 const USERS: &str = "openshift.io/sa.scc.uid-range";
@@ -67,7 +67,7 @@ pub(super) fn forget_assigned_user(pod: &mut Pod) {
     let user = |container: &Container| container.get("securityContext")?.get("runAsUser").cloned();
     let mut applications =
         pod.init_containers.iter().chain(&pod.containers).filter(|container| !SETUP.contains(&name(container)));
-    let proxy = find(&pod.containers, PROXY).or_else(|| find(&pod.init_containers, PROXY)).and_then(user);
+    let proxy = pod.container(PROXY).and_then(user);
     if proxy.is_none() || !applications.any(|container| user(container) == proxy) {
         return;
     }
