@@ -4,7 +4,7 @@
 //! descriptors are Envoy's own, taken from the package envoy-types by the build script. Nothing on the way of a
 //! push may come here: reflection is slow, and what is pushed is encoded already.
 
-mod names;
+mod istio;
 
 use std::sync::{Arc, OnceLock};
 
@@ -61,7 +61,7 @@ pub fn pool() -> Result<&'static DescriptorPool, Error> {
 /// Envoy's messages, and the table of names and the bundle of trust, which are Istio's.
 fn decode_pool() -> Result<DescriptorPool, DescriptorError> {
     let mut pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET)?;
-    pool.add_file_descriptor_protos([names::names(), names::trust()])?;
+    pool.add_file_descriptor_protos([istio::name_table(), istio::proxy_config()])?;
     Ok(pool)
 }
 

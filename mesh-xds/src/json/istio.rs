@@ -8,7 +8,7 @@ const INFO: &str = ".istio.networking.nds.v1.NameTable.NameInfo";
 const ENTRY: &str = ".istio.networking.nds.v1.NameTable.TableEntry";
 
 /// As protoc would describe Istio's `dns/proto/nds.proto`.
-pub(super) fn names() -> FileDescriptorProto {
+pub(super) fn name_table() -> FileDescriptorProto {
     let info = [text(1, "ips", Label::Repeated), one(2, "registry"), one(3, "shortname"), one(4, "namespace")];
     let mut entry = message("TableEntry", [one(1, "key"), of_message(2, "value", Label::Optional, INFO)].into());
     entry.options = Some(MessageOptions { map_entry: Some(true), ..MessageOptions::default() });
@@ -18,7 +18,7 @@ pub(super) fn names() -> FileDescriptorProto {
 }
 
 /// The one field of Istio's `mesh/v1alpha1/proxy.proto` that is sent over xDS.
-pub(super) fn trust() -> FileDescriptorProto {
+pub(super) fn proxy_config() -> FileDescriptorProto {
     let config = message("ProxyConfig", vec![text(34, "ca_certificates_pem", Label::Repeated)]);
     file("mesh/v1alpha1/proxy.proto", "istio.mesh.v1alpha1", config)
 }
