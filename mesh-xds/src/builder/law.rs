@@ -245,7 +245,7 @@ fn change() -> impl Strategy<Value = Change> {
         request_authentication()
     ]
     .prop_map(|yaml| Change::Upsert(objects(&yaml).remove(0)));
-    prop_oneof![12 => upsert, 4 => delete, 1 => fetched_keys()]
+    prop_oneof![12 => upsert, 4 => delete, 1 => fetched_keys(), 1 => trust()]
 }
 
 fn request_authentication() -> impl Strategy<Value = String> {
@@ -269,6 +269,11 @@ fn fetched_keys() -> impl Strategy<Value = Change> {
         Some(FetchedKeys::Failed("nobody answers".into())),
     ]);
     (source, fetched).prop_map(|(source, fetched)| Change::Keys(source, fetched))
+}
+
+fn trust() -> impl Strategy<Value = Change> {
+    let roots = prop::collection::vec(prop::sample::select(vec!["one", "two"]), 1..3);
+    roots.prop_map(|roots| Change::Trust(roots.into_iter().map(str::to_owned).collect()))
 }
 
 /// Settings with an authorizer that policies can name; whether it is there the history decides.
