@@ -21,7 +21,7 @@ use crate::key::KeyError;
 /// The entries of an authority, in istiod's layout. Its `Debug` form shows no key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Kept(BTreeMap<String, String>);
+struct Kept(BTreeMap<String, String>);
 
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

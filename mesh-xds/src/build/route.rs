@@ -24,7 +24,6 @@ use crate::model::Labels;
 use crate::model::destination_rule::{HashKey, Origin};
 use crate::model::virtual_service::{Destination, HttpMatch, Retries, Semantics, Source, VirtualService};
 
-pub use action::duration;
 pub use encoded::{EncodedRoutes, http_routes};
 pub(crate) use matches::is_claim;
 pub use matches::string_matcher;

@@ -25,7 +25,7 @@ use crate::model::virtual_service::{
 };
 
 /// A time as protobuf writes it.
-pub fn duration(time: time::Duration) -> Duration {
+pub(super) fn duration(time: time::Duration) -> Duration {
     Duration { seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), nanos: time.subsec_nanos().cast_signed() }
 }
 
