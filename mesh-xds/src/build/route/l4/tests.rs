@@ -37,6 +37,11 @@ kind: Service
 metadata: {name: bare, namespace: default}
 spec: {clusterIP: 10.0.0.5, ports: [{name: tcp, port: 4}]}
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: plain, namespace: default}
+spec: {clusterIP: 10.0.0.6, ports: [{name: tcp, port: 5}]}
+---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: proxy, namespace: default}
@@ -111,8 +116,10 @@ fn the_rule_for_the_destination_decides() {
         ("10.0.0.4_3", "CONNECT target.example:443, 5, 3600, true"),
         // A subset has no tunnel but its own.
         ("10.0.0.5_4", "direct, 5, 3600, true"),
+        ("10.0.0.6_5", "direct, 0, 0, false"),
     ];
-    let wanted: BTreeMap<_, _> = wanted.map(|(name, said)| (name.to_owned(), said.to_owned())).into();
+    let mut wanted: BTreeMap<_, _> = wanted.map(|(name, said)| (name.to_owned(), said.to_owned())).into();
     assert_eq!(proxies(&[]), wanted);
-    assert_eq!(proxies(&[("IDLE_TIMEOUT", "9s")]), wanted, "the rule knows better");
+    wanted.insert("10.0.0.6_5".to_owned(), "direct, 9, 0, false".to_owned());
+    assert_eq!(proxies(&[("IDLE_TIMEOUT", "9s")]), wanted, "a rule knows better");
 }
