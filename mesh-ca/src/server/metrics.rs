@@ -127,7 +127,7 @@ impl Metrics {
         self.chain_expiry.set(authority.not_after());
     }
 
-    /// Counts a request that is none, such as one that whoever ended the connection did not wait for.
+    /// Counts a request that cannot be read: it did not come in time, is too large, or is no request for a certificate.
     pub fn unreadable(&self) {
         self.unreadable.inc();
     }
