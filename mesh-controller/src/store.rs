@@ -294,13 +294,14 @@ impl Writer {
 
     async fn publish(&mut self) {
         let touched = std::mem::take(&mut self.pending);
-        let mut changes: Vec<Change> = self.settings.take().map(Change::Settings).into_iter().collect();
+        let (settings, keys, trust) = (self.settings.take(), std::mem::take(&mut self.keys), self.trust.take());
+        let mut changes: Vec<Change> = settings.clone().map(Change::Settings).into_iter().collect();
         changes.extend(touched.iter().map(|key| match self.winner(key) {
             Some(claim) => Change::Upsert(claim.object.clone()),
             None => Change::Delete(key.clone()),
         }));
-        changes.extend(std::mem::take(&mut self.keys).into_iter().map(|(source, keys)| Change::Keys(source, keys)));
-        changes.extend(self.trust.take().map(Change::Trust));
+        changes.extend(keys.clone().into_iter().map(|(source, keys)| Change::Keys(source, keys)));
+        changes.extend(trust.clone().map(Change::Trust));
         self.current.changed_at = self.burst.since().map(Instant::into_std);
         self.burst.published();
         let current = self.current.snapshot.clone();
@@ -310,6 +311,7 @@ impl Writer {
                 // A defect of ours. What is in force stays, and the next change tries again.
                 tracing::error!(%error, "{} objects could not be applied", touched.len());
                 self.pending.extend(touched);
+                (self.settings, self.keys, self.trust) = (settings, keys, trust);
                 return;
             }
         }

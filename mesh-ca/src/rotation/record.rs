@@ -180,6 +180,23 @@ impl Record {
         !bundle::is_trusted_by(new, old.roots(), now) || !old.roots().iter().all(is_kept)
     }
 
+    /// The record after this one: by what the owner [says](Self::said) and, where that is nothing new, by what was observed
+    /// of this record ([`step`](Self::step)).
+    ///
+    /// # Errors
+    /// When a key cannot be written.
+    pub fn moved(
+        &self,
+        authority: &Authority,
+        observed: &Observed,
+        timing: &Timing,
+        lifetimes: Lifetimes,
+        now: SystemTime,
+    ) -> Result<Self, KeyError> {
+        let said = self.said(authority, timing, lifetimes, now)?;
+        Ok(if said == *self { self.step(observed, timing, now) } else { said })
+    }
+
     /// The record after this one, by what is observed and the time.
     #[must_use]
     pub fn step(&self, observed: &Observed, timing: &Timing, now: SystemTime) -> Self {

@@ -88,10 +88,6 @@ impl CaFolder {
         let mut lead = None;
         let mut before: Option<Record> = None;
         loop {
-            if let Some(new) = self.news().await {
-                tell_if_busy(before.as_ref(), &new);
-                said = Some(new);
-            }
             lead = lead.or_else(|| self.lead());
             let kept = before.take().filter(|_| lead.is_some()).or_else(|| self.record());
             let next = match &said {
@@ -103,6 +99,10 @@ impl CaFolder {
             }
             before = next;
             tokio::time::sleep(PERIOD).await;
+            if let Some(new) = self.news().await {
+                tell_if_busy(before.as_ref(), &new);
+                said = Some(new);
+            }
         }
     }
 
@@ -125,8 +125,7 @@ impl CaFolder {
         let Some(record) = kept else { return first().map(|record| self.written(None, record, said)) };
         // Nobody publishes ConfigMaps here: whoever mounts the root's certificate sees to it.
         let observed = Observed { published: true, ..rotating.observe(&record) };
-        let next = record.said(said, timing, lifetimes, now).map(|record| record.step(&observed, timing, now));
-        let next = next.unwrap_or_else(|error| {
+        let next = record.moved(said, &observed, timing, lifetimes, now).unwrap_or_else(|error| {
             tracing::warn!("{error}");
             record.clone()
         });

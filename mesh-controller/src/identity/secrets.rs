@@ -278,7 +278,7 @@ impl CaSecrets {
         let Some(authority) = &said.authority else { return Ok(None) };
         let (timing, lifetimes, now) = (&self.options.timing, self.options.lifetimes, SystemTime::now());
         let next = match record {
-            Some(record) => record.said(authority, timing, lifetimes, now)?.step(observed, timing, now),
+            Some(record) => record.moved(authority, observed, timing, lifetimes, now)?,
             None => Record::new(authority)?,
         };
         if record == Some(&next) {

@@ -84,7 +84,7 @@ impl Writer {
     async fn turn(&mut self, leads: &watch::Receiver<bool>) -> Result<(), Error> {
         let state = self.states.borrow_and_update().clone();
         let began = Instant::now();
-        let findings = self.findings(&state).await;
+        let findings = self.findings(&state).await?;
         self.rest = SETTLE.max(began.elapsed() * REST);
         self.recent.retain(|key, (status, written)| {
             let said = state.objects.get(key).and_then(observed);
@@ -107,16 +107,18 @@ impl Writer {
     }
 
     /// What is wrong in this state. To look at a large mesh takes a while, so it is not done twice, and nobody waits for it.
-    async fn findings(&mut self, state: &Arc<Published>) -> Arc<Findings> {
+    async fn findings(&mut self, state: &Arc<Published>) -> Result<Arc<Findings>, Error> {
         let problems = self.problems.borrow_and_update().clone();
         let same = |found: &&Found| Arc::ptr_eq(&found.state, state) && Arc::ptr_eq(&found.problems, &problems);
         if let Some(found) = self.found.as_ref().filter(same) {
-            return found.findings.clone();
+            return Ok(found.findings.clone());
         }
         let (at, told) = (state.clone(), problems.clone());
-        let findings = Arc::new(tokio::task::spawn_blocking(move || findings(&at, &told)).await.unwrap_or_default());
+        let looked = tokio::task::spawn_blocking(move || findings(&at, &told)).await;
+        // A defect of ours says nothing about the mesh.
+        let findings = Arc::new(looked.map_err(|defect| Error::Service(defect.into()))?);
         self.found = Some(Found { state: state.clone(), problems, findings: findings.clone() });
-        findings
+        Ok(findings)
     }
 
     /// An object that is gone has no status.

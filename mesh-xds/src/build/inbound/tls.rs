@@ -32,8 +32,9 @@ pub(super) fn mesh(settings: &Settings, defaults: &Defaults, server: &Server) ->
     let trusted = if settings.features.flag("PILOT_SKIP_VALIDATE_TRUST_DOMAIN", false) {
         Vec::new()
     } else {
-        let domains = std::iter::once(&settings.mesh.trust_domain).chain(&settings.mesh.trust_domain_aliases);
-        domains.filter(|domain| !domain.is_empty()).map(|domain| trust_domain(domain)).collect()
+        let aliases = settings.mesh.trust_domain_aliases.iter().map(String::as_str);
+        let domains = std::iter::once(settings.trust_domain()).chain(aliases);
+        domains.filter(|domain| !domain.is_empty()).map(trust_domain).collect()
     };
     let validation = CertificateValidationContext { match_typed_subject_alt_names: trusted, ..Default::default() };
     let (chain, key) = (server.metadata("TLS_SERVER_CERT_CHAIN"), server.metadata("TLS_SERVER_KEY"));
