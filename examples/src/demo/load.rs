@@ -1,7 +1,7 @@
 //! A steady load: as many requests a second as asked for, whether or not the answers are quick, from the application of a
 //! pod through its proxy. Each failure counts, and so does each certificate that the server's proxy was shown.
 //!
-//! It runs in the pod, in a process of its own; [`loaded`](super::loaded) is a show's side of it.
+//! It runs in the pod, in a process of its own; `loaded` is a show's side of it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Who reaches a server, and how: {STRICT, PERMISSIVE, DISABLE} x {sidecar, plain client} x protocols x {REDIRECT, TPROXY}.
 //!
-//! What should happen is a table of Istio's documentation ([`expected`], [`hangs`]). What did happen has witnesses
+//! What should happen is a table of Istio's documentation (`expected`, `hangs`). What did happen has witnesses
 //! ([`witness`]), so that no cell is right by chance.
 
 use std::net::IpAddr;
