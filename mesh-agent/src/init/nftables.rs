@@ -137,9 +137,11 @@ fn pattern(interface: &str) -> String {
     }
 }
 
-/// Ports; iptables has `:` between first and last.
+/// Ports; iptables has `:` between first and last, either of which may be left out.
 fn range(ports: &str) -> String {
-    ports.replace(':', "-")
+    let Some((first, last)) = ports.split_once(':') else { return ports.to_owned() };
+    let or = |port: &str, all: &str| if port.is_empty() { all.to_owned() } else { port.to_owned() };
+    format!("{}-{}", or(first, "0"), or(last, "65535"))
 }
 
 fn target(rule: &Rule) -> String {
@@ -154,5 +156,17 @@ fn target(rule: &Rule) -> String {
         Target::SaveMark => "ct mark set meta mark".into(),
         Target::RestoreMark => "meta mark set ct mark".into(),
         Target::Zone(zone) => format!("ct zone set {zone}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_ports_may_be_open() {
+        for (ports, want) in [("80", "80"), ("80:90", "80-90"), ("1024:", "1024-65535"), (":1023", "0-1023")] {
+            assert_eq!(range(ports), want);
+        }
     }
 }
